@@ -1,0 +1,459 @@
+//! Devices, people, sign-ins and streams: what the office sees and changes.
+
+use super::{Core, Effect, Now, Ticket};
+use crate::device::{Device, DevicePatch, DeviceView, Driver, NewDevice, Presence};
+use crate::entry::{Author, Entry, EntryBody, Moment, NewEntry, Once, Rung};
+use crate::event::{EventCursor, EventKind};
+use crate::person::{NewPerson, Person, SignIn};
+use crate::service::BridgeError;
+use crate::store::{Change, Posted};
+use crate::stream::{Member, Membership, Stream, StreamKind, StreamView};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, VecDeque};
+use waypost_proto::{DeviceId, PersonId, Seq, StreamId, TEXT_BYTES_MAX};
+
+type Staged<T> = Result<(T, Option<Ticket>), BridgeError>;
+
+const NAME_CHARS_MAX: usize = 100;
+const LABELS_MAX: usize = 20;
+const LABEL_CHARS_MAX: usize = 50;
+/// How many sign-ins are kept; at the bound the one that expires first is ended.
+const SIGN_INS_MAX: usize = 10_000;
+
+impl Core {
+    /// Stages a device and its direct stream with the office.
+    pub(crate) fn add_device(&mut self, new: NewDevice, now: Now) -> Staged<DeviceId> {
+        check_name("/name", &new.name)?;
+        check_driver(new.driver.as_ref())?;
+        check_labels(&new.labels)?;
+        let (Some(id), Some(stream)) = (DeviceId::new(self.next_device), StreamId::new(self.next_stream))
+        else {
+            return Err(BridgeError::Conflict("there are no device numbers left"));
+        };
+        self.next_device += 1;
+        self.next_stream += 1;
+        let member = |member| Membership {
+            member,
+            first_seq: 1,
+            last_seq: None,
+        };
+        let direct = Stream {
+            id: stream,
+            kind: StreamKind::Direct,
+            title: new.name.clone(),
+            members: vec![member(Member::Device(id)), member(Member::Office)],
+        };
+        let device = Device {
+            id,
+            name: new.name,
+            driver: new.driver,
+            labels: new.labels,
+            secret_hash: new.secret_hash,
+            stream,
+            app: None,
+            last_seen_ms: None,
+            revoked: false,
+        };
+        self.put_stream(direct);
+        self.put_device(device);
+        self.log_event(EventKind::DeviceEnrolled(id), now);
+        Ok((id, self.commit()))
+    }
+
+    pub(crate) fn update_device(&mut self, id: DeviceId, patch: DevicePatch) -> Staged<()> {
+        let mut device = self.live_device(id)?;
+        if let Some(name) = patch.name {
+            check_name("/name", &name)?;
+            if let Some(state) = self.streams.get(&device.stream) {
+                self.put_stream(Stream {
+                    title: name.clone(),
+                    ..state.stream.clone()
+                });
+            }
+            device.name = name;
+        }
+        if let Some(driver) = patch.driver {
+            check_driver(driver.as_ref())?;
+            device.driver = driver;
+        }
+        if let Some(labels) = patch.labels {
+            check_labels(&labels)?;
+            device.labels = labels;
+        }
+        let new_secret = patch.secret_hash.is_some();
+        device.secret_hash = patch.secret_hash.unwrap_or(device.secret_hash);
+        self.put_device(device);
+        if new_secret {
+            self.effects.push(Effect::EndSessions(id));
+        }
+        Ok(((), self.commit()))
+    }
+
+    pub(crate) fn revoke_device(&mut self, id: DeviceId, now: Now) -> Staged<()> {
+        let device = self.live_device(id)?;
+        let streams: Vec<StreamId> = self.streams_of.get(&id).into_iter().flatten().copied().collect();
+        for stream in streams {
+            let state = &self.streams[&stream];
+            let (mut left, head) = (state.stream.clone(), state.staged_head);
+            for membership in &mut left.members {
+                if membership.member == Member::Device(id) {
+                    membership.last_seq.get_or_insert(head);
+                }
+            }
+            self.put_stream(left);
+        }
+        self.put_device(Device {
+            revoked: true,
+            ..device
+        });
+        self.effects.push(Effect::Presence(
+            id,
+            Presence::Offline {
+                since_ms: now.wall_ms,
+            },
+        ));
+        self.effects.push(Effect::EndSessions(id));
+        self.log_event(EventKind::DeviceRevoked(id), now);
+        Ok(((), self.commit()))
+    }
+
+    pub(crate) fn add_person(&mut self, new: NewPerson) -> Staged<Person> {
+        check_name("/name", &new.name)?;
+        let email = new.email.trim().to_lowercase();
+        if !(3..=254).contains(&email.len()) || !email.contains('@') || email.contains(char::is_whitespace) {
+            return Err(invalid("/email", "an e-mail address such as anna@example.org"));
+        }
+        if !self.emails.insert(email.clone()) {
+            return Err(BridgeError::Conflict(
+                "a person with this e-mail address exists already",
+            ));
+        }
+        let id = PersonId::new(self.next_person)
+            .ok_or(BridgeError::Conflict("there are no person numbers left"))?;
+        self.next_person += 1;
+        let person = Person {
+            id,
+            email,
+            name: new.name,
+            role: new.role,
+            password_hash: new.password_hash,
+        };
+        self.changes.push(Change::PutPerson(person.clone()));
+        self.effects.push(Effect::Person(person.clone()));
+        Ok((person, self.commit()))
+    }
+
+    pub(crate) fn sign_in(&mut self, sign_in: SignIn, now: Now) -> Staged<()> {
+        let mut ended: Vec<[u8; 32]> = self
+            .sign_ins
+            .values()
+            .filter(|s| s.expires_ms <= now.wall_ms)
+            .map(|s| s.token_hash)
+            .collect();
+        if ended.is_empty() && self.sign_ins.len() >= SIGN_INS_MAX {
+            ended.extend(
+                self.sign_ins
+                    .values()
+                    .min_by_key(|s| s.expires_ms)
+                    .map(|s| s.token_hash),
+            );
+        }
+        for token_hash in ended {
+            self.changes.push(Change::DeleteSignIn(token_hash));
+            self.effects.push(Effect::SignOut(token_hash));
+        }
+        self.changes.push(Change::PutSignIn(sign_in));
+        self.effects.push(Effect::SignIn(sign_in));
+        Ok(((), self.commit()))
+    }
+
+    pub(crate) fn sign_out(&mut self, token_hash: [u8; 32]) -> Staged<()> {
+        if self.sign_ins.contains_key(&token_hash) {
+            self.changes.push(Change::DeleteSignIn(token_hash));
+            self.effects.push(Effect::SignOut(token_hash));
+        }
+        Ok(((), self.commit()))
+    }
+
+    /// Stages an entry of a person. The same request under the same key names the entry that it made before.
+    pub(crate) fn post_entry(&mut self, new: NewEntry, now: Now) -> Staged<(StreamId, Seq)> {
+        if let Some(once) = &new.once
+            && let Some((posted, ticket)) = self.recent_posts.find(new.author, once)
+        {
+            if posted.digest != once.digest {
+                return Err(BridgeError::KeyReused);
+            }
+            let open = self.pending.back().is_some_and(|(last, _)| *last >= ticket)
+                && self.pending.front().is_some_and(|(first, _)| *first <= ticket);
+            return Ok(((posted.stream, posted.seq), open.then_some(ticket)));
+        }
+        let EntryBody::Text(text) = &new.body;
+        if !(1..=TEXT_BYTES_MAX).contains(&text.len()) {
+            return Err(invalid("/body/text", "1 to 4,096 bytes of text"));
+        }
+        let state = self
+            .streams
+            .get(&new.stream)
+            .ok_or(BridgeError::NotFound("stream"))?;
+        if state.stream.kind == StreamKind::Direct && !has_open_device(&state.stream) {
+            return Err(BridgeError::Conflict(
+                "the device of this stream was revoked; nobody would get the message",
+            ));
+        }
+        let head = state.staged_head;
+        if new.reply_to.is_some_and(|answered| answered.number() > head) {
+            return Err(invalid("/reply_to", "the number of an entry of this stream"));
+        }
+        if new.expires_ms.is_some_and(|expires_ms| expires_ms <= now.wall_ms) {
+            return Err(invalid("/expires_at", "a time in the future"));
+        }
+        let seq = self.next_seq(new.stream);
+        let entry = Entry {
+            stream: new.stream,
+            seq,
+            id: self.person_entry_id(new.author, new.stream, seq),
+            author: Author::Person(new.author),
+            operation: None,
+            accepted: Moment::server(now.wall_ms),
+            urgent: new.urgent,
+            expires_ms: new.expires_ms,
+            reply_to: new.reply_to,
+            body: new.body,
+        };
+        self.append_entry(entry, Member::Office, now);
+        // Whoever had read everything has read their own words too.
+        let reader = (new.stream, Member::Person(new.author));
+        let mut cursor = self.cursors.get(&reader).cloned().unwrap_or_default();
+        if cursor.read == head {
+            cursor.read = seq.number();
+            self.put_cursor(reader.0, reader.1, cursor);
+        }
+        if let Some(once) = &new.once {
+            let posted = Posted {
+                digest: once.digest,
+                stream: new.stream,
+                seq,
+            };
+            let key = once.key.clone();
+            self.changes.push(Change::PutPosted {
+                author: new.author,
+                key,
+                posted: posted.clone(),
+            });
+            let ticket = self.commit().expect("an entry was staged");
+            self.recent_posts.remember(new.author, once, posted, ticket);
+            return Ok(((new.stream, seq), Some(ticket)));
+        }
+        Ok(((new.stream, seq), self.commit()))
+    }
+
+    pub(crate) fn mark_read(&mut self, person: PersonId, stream: StreamId, seq: u64, now: Now) -> Staged<()> {
+        let state = self.streams.get(&stream).ok_or(BridgeError::NotFound("stream"))?;
+        if seq > state.head {
+            return Err(invalid("/read", "the number of an entry that exists"));
+        }
+        let has_office = state.stream.has(Member::Office);
+        let reader = Member::Person(person);
+        let mut cursor = self.cursors.get(&(stream, reader)).cloned().unwrap_or_default();
+        if seq > cursor.read {
+            cursor.read = seq;
+            self.put_cursor(stream, reader, cursor);
+        }
+        let mut office = self
+            .cursors
+            .get(&(stream, Member::Office))
+            .cloned()
+            .unwrap_or_default();
+        if has_office && seq > office.read {
+            // The office's screen stands beside the server: what is read there was sent and delivered there.
+            let (range, moment) = ((office.read + 1, seq), Moment::server(now.wall_ms));
+            self.reach(stream, Member::Office, Rung::Sent, range, moment, true, now);
+            self.reach(stream, Member::Office, Rung::Delivered, range, moment, true, now);
+            self.reach(stream, Member::Office, Rung::Read, range, moment, false, now);
+            office.read = seq;
+            self.put_cursor(stream, Member::Office, office);
+        }
+        Ok(((), self.commit()))
+    }
+
+    pub(crate) fn devices(&self, after: Option<DeviceId>) -> impl Iterator<Item = DeviceView> + '_ {
+        let after = after.map_or(0, DeviceId::number);
+        self.devices
+            .values()
+            .filter(move |device| device.id.number() > after)
+            .map(|device| self.view(device))
+    }
+
+    pub(crate) fn device(&self, id: DeviceId) -> Option<DeviceView> {
+        self.devices.get(&id).map(|device| self.view(device))
+    }
+
+    pub(crate) fn has_people(&self) -> bool {
+        !self.people.is_empty()
+    }
+
+    pub(crate) fn person(&self, id: PersonId) -> Option<Person> {
+        self.people.get(&id).cloned()
+    }
+
+    pub(crate) fn person_by_email(&self, email: &str) -> Option<Person> {
+        self.people.values().find(|person| person.email == email).cloned()
+    }
+
+    pub(crate) fn signed_in(&self, token_hash: [u8; 32], now_ms: i64) -> Option<(Person, SignIn)> {
+        let sign_in = self
+            .sign_ins
+            .get(&token_hash)
+            .filter(|sign_in| sign_in.expires_ms > now_ms)?;
+        Some((self.people.get(&sign_in.person)?.clone(), *sign_in))
+    }
+
+    pub(crate) fn streams(
+        &self,
+        viewer: Option<PersonId>,
+        after: Option<StreamId>,
+    ) -> impl Iterator<Item = StreamView> + '_ {
+        let after = after.map_or(0, StreamId::number);
+        self.streams
+            .keys()
+            .filter(move |id| id.number() > after)
+            .filter_map(move |id| self.stream(viewer, *id))
+    }
+
+    pub(crate) fn stream(&self, viewer: Option<PersonId>, id: StreamId) -> Option<StreamView> {
+        let state = self.streams.get(&id)?;
+        let read = viewer.map(|person| {
+            self.cursors
+                .get(&(id, Member::Person(person)))
+                .map_or(0, |c| c.read)
+        });
+        let unread = read.map_or(0, |read| state.head.saturating_sub(read));
+        Some(StreamView {
+            stream: state.stream.clone(),
+            head: state.head,
+            unread,
+        })
+    }
+
+    pub(crate) fn last_event(&self) -> EventCursor {
+        self.last_event
+    }
+
+    pub(crate) fn author_name(&self, author: Author) -> Option<String> {
+        match author {
+            Author::Device(device) => self.devices.get(&device).map(|device| device.name.clone()),
+            Author::Person(person) => self.people.get(&person).map(|person| person.name.clone()),
+            Author::System => Some("Waypost".to_owned()),
+        }
+    }
+
+    fn view(&self, device: &Device) -> DeviceView {
+        let position = self.latest.get(&device.id).copied();
+        DeviceView {
+            presence: self
+                .presence
+                .get(&device.id)
+                .copied()
+                .unwrap_or(Presence::Unknown),
+            position,
+            last_seen_ms: self.heard_ms.get(&device.id).copied().or(device.last_seen_ms),
+            device: device.clone(),
+        }
+    }
+
+    fn live_device(&self, id: DeviceId) -> Result<Device, BridgeError> {
+        let device = self.devices.get(&id).filter(|device| !device.revoked);
+        device.cloned().ok_or(BridgeError::NotFound("device"))
+    }
+
+    fn put_device(&mut self, device: Device) {
+        self.changes.push(Change::PutDevice(device.clone()));
+        self.effects.push(Effect::Device(device));
+    }
+
+    fn put_stream(&mut self, stream: Stream) {
+        self.changes.push(Change::PutStream(stream.clone()));
+        self.effects.push(Effect::Stream(stream));
+    }
+
+    /// The name of an entry for ever; the number of an entry is used once in a store.
+    fn person_entry_id(&self, person: PersonId, stream: StreamId, seq: Seq) -> [u8; 16] {
+        let mut hash = Sha256::new_with_prefix(b"waypost entry by person\0");
+        hash.update(person.number().to_be_bytes());
+        hash.update(self.incarnation.number().to_be_bytes());
+        hash.update(stream.number().to_be_bytes());
+        hash.update(seq.number().to_be_bytes());
+        let digest = hash.finalize();
+        digest[..16].try_into().expect("SHA-256 has 32 bytes")
+    }
+}
+
+/// The last requests with a key, so that a repetition which overtakes its own answer makes no second entry. Older
+/// ones are found in the store.
+#[derive(Debug, Default)]
+pub(super) struct RecentPosts {
+    posts: BTreeMap<(PersonId, String), (Posted, Ticket)>,
+    order: VecDeque<(PersonId, String)>,
+}
+
+impl RecentPosts {
+    /// More than can be open at once.
+    const MAX: usize = 4 * super::WRITES_MAX;
+
+    fn find(&self, author: PersonId, once: &Once) -> Option<(Posted, Ticket)> {
+        self.posts.get(&(author, once.key.clone())).cloned()
+    }
+
+    fn remember(&mut self, author: PersonId, once: &Once, posted: Posted, ticket: Ticket) {
+        if self.order.len() >= Self::MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.posts.remove(&oldest);
+        }
+        self.order.push_back((author, once.key.clone()));
+        self.posts.insert((author, once.key.clone()), (posted, ticket));
+    }
+}
+
+fn has_open_device(stream: &Stream) -> bool {
+    stream
+        .members
+        .iter()
+        .any(|m| matches!(m.member, Member::Device(_)) && m.last_seq.is_none())
+}
+
+fn invalid(field: &'static str, expected: &str) -> BridgeError {
+    BridgeError::Invalid {
+        field,
+        reason: format!("expected {expected}"),
+    }
+}
+
+fn check_name(field: &'static str, name: &str) -> Result<(), BridgeError> {
+    let fits = (1..=NAME_CHARS_MAX).contains(&name.chars().count()) && !name.trim().is_empty();
+    if fits && !name.contains(char::is_control) {
+        Ok(())
+    } else {
+        Err(invalid(field, "1 to 100 characters"))
+    }
+}
+
+fn check_driver(driver: Option<&Driver>) -> Result<(), BridgeError> {
+    let Some(driver) = driver else { return Ok(()) };
+    check_name("/driver/name", &driver.name)?;
+    let tag = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if (2..=35).contains(&driver.locale.len()) && driver.locale.chars().all(tag) {
+        Ok(())
+    } else {
+        Err(invalid("/driver/locale", "a language tag such as de or pt-BR"))
+    }
+}
+
+fn check_labels(labels: &[String]) -> Result<(), BridgeError> {
+    let fits = |label: &String| (1..=LABEL_CHARS_MAX).contains(&label.chars().count());
+    if labels.len() <= LABELS_MAX && labels.iter().all(fits) {
+        Ok(())
+    } else {
+        Err(invalid("/labels", "at most 20 labels of 1 to 50 characters"))
+    }
+}

@@ -1,0 +1,521 @@
+//! The bridge's decisions, without IO: exactly-once, numbering, membership and repetition.
+//!
+//! Inputs are frames and presences of devices, commands of people, and the completion of earlier outputs. After any
+//! of them call [`Core::flush`] and take outputs from [`Core::poll_output`] until it has none; then sleep until
+//! [`Core::poll_timeout`] at the latest and call [`Core::handle_timeout`].
+//!
+//! The one rule: a store write is an output, its completion an input ([`Core::handle_stored`]), and whatever follows
+//! from a write (an acknowledgement, an entry for another device, an event, the answer to a call) is held back as an
+//! `Effect` until that completion. Numbers are given when a change is staged; nobody sees them before.
+//!
+//! The rim owns sockets, clocks and the store, and ends the process when a write fails.
+
+mod directory;
+mod down;
+mod session;
+#[cfg(test)]
+mod tests;
+mod up;
+
+use crate::device::{Device, Presence};
+use crate::entry::Entry;
+use crate::event::{Event, EventCursor, EventKind, LiveEvent};
+use crate::person::{Person, SignIn};
+use crate::position::Position;
+use crate::store::{Change, MemberCursor, State};
+use crate::stream::{Member, Stream};
+use bytes::Bytes;
+use directory::RecentPosts;
+use session::Session;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+use waypost_proto::{
+    ContentDigest, Cumulative, DeviceId, Epoch, Generation, Incarnation, OpNumber, PersonId, Seq, SessionTag,
+    StreamId,
+};
+
+/// How many writes may be open before the rim stops taking input.
+pub const WRITES_MAX: usize = 1_024;
+
+/// The present, as the rim read it.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For deadlines.
+    pub monotonic: Instant,
+    /// For records: UTC milliseconds.
+    pub wall_ms: i64,
+}
+
+/// Names a store write; later writes have higher ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+impl Ticket {
+    /// The ticket after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// What the rim has to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Make these changes durable, in the order of the tickets, then [`Core::handle_stored`].
+    Write(Ticket, Vec<Change>),
+    /// Read entries after a number, then [`Core::handle_fetched`].
+    Fetch(Fetch),
+    /// Compare a repeated operation with the one that was taken, then [`Core::handle_compared`].
+    Compare(Repeated),
+    /// Publish a frame on `d/<device>`.
+    Publish(DeviceId, Bytes),
+    /// Tell whoever watches.
+    Live(LiveEvent),
+    /// This device's right to connect has changed.
+    Access(Device),
+    /// End the device's connections.
+    Disconnect(DeviceId),
+}
+
+/// Entries that a session wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fetch {
+    /// For this device.
+    pub device: DeviceId,
+    /// In this session.
+    pub tag: SessionTag,
+    /// Of this stream.
+    pub stream: StreamId,
+    /// After this number.
+    pub after: u64,
+    /// At most up to this number, which is on disk.
+    pub head: u64,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// An operation that came again under a number that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repeated {
+    /// From this device.
+    pub device: DeviceId,
+    /// In this session.
+    pub tag: SessionTag,
+    /// Of this outbox.
+    pub epoch: Epoch,
+    /// Its number.
+    pub op: OpNumber,
+    /// What it says now.
+    pub digest: ContentDigest,
+}
+
+/// Settings of the core.
+#[derive(Debug, Clone)]
+pub struct CoreOptions {
+    /// Bytes of entries that may be under way to one device without its acknowledgement; 16,384. At the bound the
+    /// next ones wait for a cursor.
+    pub window_bytes: usize,
+    /// Bytes of one frame; 1,200. A single entry that is larger travels alone.
+    pub frame_bytes: usize,
+    /// First wait before unacknowledged entries are sent again; 10 s. Doubles up to `repeat_max`.
+    pub repeat_min: Duration,
+    /// Longest such wait; 5 min.
+    pub repeat_max: Duration,
+    /// How many ranges of operations may stand above a gap for each outbox; 64. An operation that would open another
+    /// is left for its repetition.
+    pub ledger_ranges_max: usize,
+}
+
+impl Default for CoreOptions {
+    fn default() -> Self {
+        Self {
+            window_bytes: 16_384,
+            frame_bytes: 1_200,
+            repeat_min: Duration::from_secs(10),
+            repeat_max: Duration::from_secs(300),
+            ledger_ranges_max: 64,
+        }
+    }
+}
+
+/// The state of the bridge and its rules. See the module for the contract.
+///
+/// Memory: what [`State`] says, and for each session about 500 bytes and 40 for each entry under way.
+#[derive(Debug)]
+pub struct Core {
+    options: CoreOptions,
+    incarnation: Incarnation,
+    generation: Generation,
+
+    // The directory, as it is on disk.
+    devices: BTreeMap<DeviceId, Device>,
+    streams: BTreeMap<StreamId, StreamState>,
+    streams_of: BTreeMap<DeviceId, BTreeSet<StreamId>>,
+    people: BTreeMap<PersonId, Person>,
+    sign_ins: BTreeMap<[u8; 32], SignIn>,
+    latest: BTreeMap<DeviceId, Position>,
+    presence: BTreeMap<DeviceId, Presence>,
+    heard_ms: BTreeMap<DeviceId, i64>,
+    last_event: EventCursor,
+
+    // What is staged ahead of the disk.
+    next_device: u32,
+    next_stream: u32,
+    next_person: u32,
+    emails: BTreeSet<String>,
+    ledgers: BTreeMap<(DeviceId, Epoch), Ledger>,
+    transfers: BTreeMap<(DeviceId, Epoch), BTreeMap<StreamId, Cumulative>>,
+    cursors: BTreeMap<(StreamId, Member), MemberCursor>,
+    staged_latest: BTreeMap<DeviceId, Position>,
+    staged_event: EventCursor,
+    recent_posts: RecentPosts,
+    changes: Vec<Change>,
+    effects: Vec<Effect>,
+    pending: VecDeque<(Ticket, Vec<Effect>)>,
+    next_ticket: u64,
+
+    sessions: BTreeMap<DeviceId, Session>,
+    asked_for_hello: BTreeMap<DeviceId, Instant>,
+    timers: BTreeSet<(Instant, DeviceId)>,
+    dirty: BTreeSet<DeviceId>,
+    outputs: VecDeque<Output>,
+    stopping: bool,
+}
+
+#[derive(Debug)]
+struct StreamState {
+    stream: Stream,
+    /// The last entry on disk.
+    head: u64,
+    /// The last entry that has a number.
+    staged_head: u64,
+}
+
+/// Which operations of one outbox are taken.
+#[derive(Debug, Clone, Default)]
+struct Ledger {
+    /// On disk: may be acknowledged.
+    durable: Cumulative,
+    /// Given to the writer as well: must not be applied again.
+    staged: Cumulative,
+}
+
+/// What follows once a write is durable.
+#[derive(Debug)]
+enum Effect {
+    Device(Device),
+    Stream(Stream),
+    Person(Person),
+    SignIn(SignIn),
+    SignOut([u8; 32]),
+    Head(StreamId, u64),
+    Taken {
+        device: DeviceId,
+        epoch: Epoch,
+        first: u64,
+        last: u64,
+    },
+    Echo {
+        device: DeviceId,
+        tag: SessionTag,
+        stream: StreamId,
+    },
+    Welcome {
+        device: DeviceId,
+        tag: SessionTag,
+    },
+    PositionsKnown {
+        device: DeviceId,
+        tag: SessionTag,
+    },
+    Latest(DeviceId, Position),
+    Presence(DeviceId, Presence),
+    Event(Event),
+    Forked {
+        device: DeviceId,
+        tag: SessionTag,
+        op: OpNumber,
+    },
+    EndSessions(DeviceId),
+}
+
+impl Core {
+    /// A core that goes on from what the store holds.
+    pub fn new(state: State, options: CoreOptions) -> Self {
+        let mut streams_of: BTreeMap<DeviceId, BTreeSet<StreamId>> = BTreeMap::new();
+        for (stream, _) in state.streams.values() {
+            for membership in &stream.members {
+                if let Member::Device(device) = membership.member {
+                    streams_of.entry(device).or_default().insert(stream.id);
+                }
+            }
+        }
+        let ledger = |taken: Cumulative| Ledger {
+            durable: taken.clone(),
+            staged: taken,
+        };
+        let next = |last: Option<u32>| last.unwrap_or(0) + 1;
+        Self {
+            options,
+            incarnation: state.incarnation,
+            generation: state.generation,
+            next_device: next(state.devices.keys().next_back().map(|id| id.number())),
+            next_stream: next(state.streams.keys().next_back().map(|id| id.number())),
+            next_person: next(state.people.keys().next_back().map(|id| id.number())),
+            emails: state.people.values().map(|person| person.email.clone()).collect(),
+            presence: BTreeMap::new(),
+            heard_ms: BTreeMap::new(),
+            devices: state.devices,
+            streams: state
+                .streams
+                .into_iter()
+                .map(|(id, (stream, head))| {
+                    (
+                        id,
+                        StreamState {
+                            stream,
+                            head,
+                            staged_head: head,
+                        },
+                    )
+                })
+                .collect(),
+            streams_of,
+            people: state.people,
+            sign_ins: state.sign_ins,
+            staged_latest: state.latest.clone(),
+            latest: state.latest,
+            last_event: state.last_event,
+            ledgers: state
+                .ledgers
+                .into_iter()
+                .map(|(key, taken)| (key, ledger(taken)))
+                .collect(),
+            transfers: state.transfers,
+            cursors: state.cursors,
+            staged_event: state.last_event,
+            recent_posts: RecentPosts::default(),
+            changes: Vec::new(),
+            effects: Vec::new(),
+            pending: VecDeque::new(),
+            next_ticket: 1,
+            sessions: BTreeMap::new(),
+            asked_for_hello: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            outputs: VecDeque::new(),
+            stopping: false,
+        }
+    }
+
+    /// Everything up to and including `through` is on disk: what follows from it may be seen now.
+    pub fn handle_stored(&mut self, through: Ticket) {
+        while self.pending.front().is_some_and(|(ticket, _)| *ticket <= through) {
+            let (_, effects) = self.pending.pop_front().expect("the front was just looked at");
+            for effect in effects {
+                self.take_effect(effect);
+            }
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Core::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// How many writes are not yet reported as stored.
+    pub fn open_writes(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Takes no more input; finished when no write is open.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Whether [`Core::stop`] was called.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Whether everything that was begun is on disk and nothing more will come.
+    pub fn is_finished(&self) -> bool {
+        self.stopping && self.pending.is_empty()
+    }
+
+    /// Hands what was staged since the last call to the writer, as one batch.
+    fn commit(&mut self) -> Option<Ticket> {
+        if self.changes.is_empty() {
+            debug_assert!(self.effects.is_empty(), "an effect hangs on a change");
+            return None;
+        }
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.pending
+            .push_back((ticket, std::mem::take(&mut self.effects)));
+        self.outputs
+            .push_back(Output::Write(ticket, std::mem::take(&mut self.changes)));
+        Some(ticket)
+    }
+
+    fn log_event(&mut self, kind: EventKind, now: Now) {
+        self.staged_event += 1;
+        let event = Event {
+            cursor: self.staged_event,
+            at_ms: now.wall_ms,
+            kind,
+        };
+        self.changes.push(Change::AppendEvent(event.clone()));
+        self.effects.push(Effect::Event(event));
+    }
+
+    fn take_effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Device(device) => {
+                self.outputs.push_back(Output::Access(device.clone()));
+                self.devices.insert(device.id, device);
+            }
+            Effect::Stream(stream) => {
+                for membership in &stream.members {
+                    if let Member::Device(device) = membership.member {
+                        self.streams_of.entry(device).or_default().insert(stream.id);
+                        self.dirty.insert(device);
+                    }
+                }
+                match self.streams.get_mut(&stream.id) {
+                    Some(state) => state.stream = stream,
+                    None => {
+                        self.streams.insert(
+                            stream.id,
+                            StreamState {
+                                stream,
+                                head: 0,
+                                staged_head: 0,
+                            },
+                        );
+                    }
+                }
+            }
+            Effect::Person(person) => {
+                self.people.insert(person.id, person);
+            }
+            Effect::SignIn(sign_in) => {
+                self.sign_ins.insert(sign_in.token_hash, sign_in);
+            }
+            Effect::SignOut(token_hash) => {
+                self.sign_ins.remove(&token_hash);
+            }
+            Effect::Head(stream, seq) => {
+                let Some(state) = self.streams.get_mut(&stream) else {
+                    return;
+                };
+                state.head = state.head.max(seq);
+                for membership in &state.stream.members {
+                    if let Member::Device(device) = membership.member {
+                        self.dirty.insert(device);
+                    }
+                }
+            }
+            Effect::Taken {
+                device,
+                epoch,
+                first,
+                last,
+            } => {
+                self.ledgers
+                    .entry((device, epoch))
+                    .or_default()
+                    .durable
+                    .insert_range(first, last);
+                if let Some(session) = self
+                    .sessions
+                    .get_mut(&device)
+                    .filter(|session| session.epoch == epoch)
+                {
+                    session.ack_due = true;
+                    self.dirty.insert(device);
+                }
+            }
+            Effect::Echo { device, tag, stream } => {
+                self.in_session(device, tag, |session| {
+                    session.echoes.insert(stream);
+                });
+            }
+            Effect::Welcome { device, tag } => self.in_session(device, tag, Session::welcome),
+            Effect::PositionsKnown { device, tag } => self.in_session(device, tag, Session::open),
+            Effect::Latest(device, position) => {
+                self.latest.insert(device, position);
+                self.outputs
+                    .push_back(Output::Live(LiveEvent::Position(device, position)));
+            }
+            Effect::Presence(device, presence) => {
+                self.presence.insert(device, presence);
+            }
+            Effect::Event(event) => {
+                self.last_event = event.cursor;
+                self.outputs
+                    .push_back(Output::Live(LiveEvent::Logged(event.into())));
+            }
+            Effect::Forked { device, tag, op } => {
+                self.in_session(device, tag, |session| session.forked_op = Some(op));
+            }
+            Effect::EndSessions(device) => {
+                self.end_session(device);
+                self.outputs.push_back(Output::Disconnect(device));
+            }
+        }
+    }
+
+    /// Changes a session that still is the same.
+    fn in_session(&mut self, device: DeviceId, tag: SessionTag, change: impl FnOnce(&mut Session)) {
+        if let Some(session) = self
+            .sessions
+            .get_mut(&device)
+            .filter(|session| session.tag == tag)
+        {
+            change(session);
+            self.dirty.insert(device);
+        }
+    }
+}
+
+/// The entry that makes the change, with everything that hangs on a new entry.
+impl Core {
+    fn append_entry(&mut self, entry: Entry, author: Member, now: Now) {
+        let (stream, seq) = (entry.stream, entry.seq);
+        if let Some(answered) = entry.reply_to {
+            self.changes.push(Change::AddReceipt {
+                stream,
+                member: author,
+                rung: crate::entry::Rung::Acted,
+                first_seq: answered.number(),
+                last_seq: answered.number(),
+                moment: entry.accepted,
+            });
+            let kind = EventKind::EntryActed {
+                stream,
+                seq: answered,
+                member: author,
+                answer: seq,
+            };
+            self.log_event(kind, now);
+        }
+        if let Some(state) = self.streams.get_mut(&stream) {
+            state.staged_head = seq.number();
+        }
+        self.changes.push(Change::AppendEntry(entry));
+        self.effects.push(Effect::Head(stream, seq.number()));
+        self.log_event(EventKind::EntryAccepted { stream, seq }, now);
+    }
+
+    /// The number of the next entry of a stream.
+    fn next_seq(&self, stream: StreamId) -> Seq {
+        let head = self.streams.get(&stream).map_or(0, |state| state.staged_head);
+        Seq::new(head + 1).expect("one more than a number is not 0")
+    }
+}

@@ -1,0 +1,288 @@
+//! Sessions: from a device's hello to the next one, or to the end of its connection.
+
+use super::{Core, Effect, Now};
+use crate::device::{Device, Presence};
+use crate::event::EventKind;
+use crate::store::Change;
+use prost::Message;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+use waypost_proto::{
+    Cumulative, DeviceId, Epoch, OpNumber, PersonId, SessionTag, Stamp, StreamId, positions_digest, wire,
+};
+
+/// A device is asked for a hello at most this often.
+const HELLO_PLEASE_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) tag: SessionTag,
+    pub(super) epoch: Epoch,
+    /// The device's wall clock at the hello: the base of its relative times.
+    pub(super) hello_ms: i64,
+    /// The server's wall clock when the hello arrived.
+    pub(super) welcome_ms: i64,
+    pub(super) phase: Phase,
+
+    // What the next frame has to say.
+    pub(super) welcome_due: bool,
+    pub(super) ack_due: bool,
+    pub(super) echoes: BTreeSet<StreamId>,
+    pub(super) refusals: Vec<wire::Refusal>,
+    pub(super) forked_op: Option<OpNumber>,
+
+    // The entries under way.
+    pub(super) flows: BTreeMap<StreamId, Flow>,
+    pub(super) under_way: BTreeMap<(StreamId, u64), UnderWay>,
+    pub(super) under_way_bytes: usize,
+    pub(super) fetching: bool,
+    pub(super) named: BTreeSet<PersonId>,
+    pub(super) repeat_at: Option<Instant>,
+    pub(super) repeat_after: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The hello is not on disk yet, or the device was asked for its positions.
+    Opening {
+        wants_positions: bool,
+    },
+    Open,
+    /// The outbox is a clone: nothing of it is taken until a hello with another epoch.
+    Forked,
+}
+
+/// How far a stream was sent in this session.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Flow {
+    pub(super) sent_through: u64,
+}
+
+/// One entry on its way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UnderWay {
+    pub(super) bytes: usize,
+    /// Written by the receiver itself: nobody waits for its receipt.
+    pub(super) own: bool,
+}
+
+impl Session {
+    /// What to add to the device's clock to get the server's, as far as the hello tells: its time under way counts as
+    /// an error.
+    pub(super) fn offset_ms(&self) -> i64 {
+        self.welcome_ms.saturating_sub(self.hello_ms)
+    }
+
+    /// A moment of the device's clock: seconds after the hello, less an age.
+    pub(super) fn device_ms(&self, stamp: Stamp, age_s: u32) -> i64 {
+        self.hello_ms
+            .saturating_add((i64::from(stamp.seconds) - i64::from(age_s)) * 1_000)
+    }
+
+    /// The hello is on disk.
+    pub(super) fn welcome(&mut self) {
+        self.welcome_due = true;
+        self.ack_due = true;
+        if self.phase
+            == (Phase::Opening {
+                wants_positions: false,
+            })
+        {
+            self.phase = Phase::Open;
+        }
+    }
+
+    /// The positions that were asked for are on disk.
+    pub(super) fn open(&mut self) {
+        if matches!(self.phase, Phase::Opening { .. }) {
+            self.phase = Phase::Open;
+        }
+    }
+
+    /// Everything unacknowledged has to go again.
+    pub(super) fn rewind(&mut self) {
+        self.flows.clear();
+        self.under_way.clear();
+        self.under_way_bytes = 0;
+    }
+
+    /// Entries that the device now holds are no longer under way.
+    pub(super) fn confirm(&mut self, stream: StreamId, held: &Cumulative) {
+        let bytes = &mut self.under_way_bytes;
+        self.under_way.retain(|&(of, seq), entry| {
+            let held = of == stream && held.contains(seq);
+            if held {
+                *bytes -= entry.bytes;
+            }
+            !held
+        });
+    }
+}
+
+impl Core {
+    /// A message on `p/<device>`.
+    pub fn handle_presence(&mut self, device: DeviceId, payload: &[u8], now: Now) {
+        let Ok(presence) = wire::Presence::decode(payload) else {
+            metrics::counter!("waypost_bridge_ignored_total", "reason" => "unreadable_presence").increment(1);
+            return;
+        };
+        let ends = !presence.online
+            && self
+                .sessions
+                .get(&device)
+                .is_some_and(|session| session.tag.number() == presence.tag);
+        if ends {
+            self.handle_disconnected(device, now);
+        }
+    }
+
+    /// The device's connection ended, or so it is said: if it did not, its next frame is answered by asking for a hello.
+    pub fn handle_disconnected(&mut self, device: DeviceId, now: Now) {
+        if self.end_session(device) {
+            self.put_presence(
+                device,
+                Presence::Offline {
+                    since_ms: now.wall_ms,
+                },
+            );
+            self.log_event(EventKind::DeviceOffline(device), now);
+            self.commit();
+        }
+    }
+
+    /// Whether there was one.
+    pub(super) fn end_session(&mut self, device: DeviceId) -> bool {
+        let Some(session) = self.sessions.remove(&device) else {
+            return false;
+        };
+        if let Some(at) = session.repeat_at {
+            self.timers.remove(&(at, device));
+        }
+        true
+    }
+
+    /// Opens the session that a hello asks for; `None` where the hello cannot be one.
+    pub(super) fn handle_hello(
+        &mut self,
+        device: DeviceId,
+        tag: SessionTag,
+        hello: &wire::Hello,
+        now: Now,
+    ) -> Option<()> {
+        let epoch = Epoch::new(hello.epoch)?;
+        let hello_ms = i64::try_from(hello.device_ms).ok()?;
+        let repeated = self.sessions.get(&device).is_some_and(|session| {
+            session.tag == tag && session.epoch == epoch && session.hello_ms == hello_ms
+        });
+        if repeated {
+            // The broker delivered it twice; the welcome of the first may have been lost with it.
+            self.in_session(device, tag, |session| {
+                session.welcome_due |= session.phase != Phase::Forked
+            });
+            return Some(());
+        }
+        self.end_session(device);
+        let transfers = self.transfers.entry((device, epoch)).or_default();
+        let digest = positions_digest(transfers.iter().map(|(stream, held)| (*stream, held)));
+        let other_store = hello.incarnation != 0 && hello.incarnation != self.incarnation.number();
+        let wants_positions = digest != hello.positions_digest || (other_store && digest != 0);
+        let session = Session {
+            tag,
+            epoch,
+            hello_ms,
+            welcome_ms: now.wall_ms,
+            phase: Phase::Opening { wants_positions },
+            welcome_due: false,
+            ack_due: false,
+            echoes: BTreeSet::new(),
+            refusals: Vec::new(),
+            forked_op: None,
+            flows: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+            under_way_bytes: 0,
+            fetching: false,
+            named: BTreeSet::new(),
+            repeat_at: None,
+            repeat_after: self.options.repeat_min,
+        };
+        self.sessions.insert(device, session);
+        let known = self.devices.get(&device)?;
+        let app = (!hello.app.is_empty()).then(|| hello.app.chars().take(64).collect());
+        let changed = Device {
+            app: app.or(known.app.clone()),
+            last_seen_ms: Some(now.wall_ms),
+            ..known.clone()
+        };
+        self.changes.push(Change::PutDevice(changed.clone()));
+        self.effects.push(Effect::Device(changed));
+        let was_online = matches!(self.presence.get(&device), Some(Presence::Online { .. }));
+        if !was_online {
+            self.put_presence(
+                device,
+                Presence::Online {
+                    since_ms: now.wall_ms,
+                },
+            );
+            self.log_event(EventKind::DeviceOnline(device), now);
+        }
+        self.effects.push(Effect::Welcome { device, tag });
+        Some(())
+    }
+
+    /// The device's own list of what it holds: it may have lost some.
+    pub(super) fn handle_positions(
+        &mut self,
+        device: DeviceId,
+        positions: &wire::TransferPositions,
+    ) -> Option<()> {
+        let session = self.sessions.get(&device)?;
+        let (tag, epoch) = (session.tag, session.epoch);
+        let mut listed = BTreeMap::new();
+        for cursor in &positions.cursors {
+            let stream = StreamId::new(cursor.stream)?;
+            let mut held = Cumulative::from_wire(cursor.delivered, &cursor.ranges).ok()?;
+            // What lies beyond the last entry is from a future that this store does not have.
+            held.truncate(self.streams.get(&stream).map_or(0, |state| state.head));
+            listed.insert(stream, held);
+        }
+        let known = self.transfers.entry((device, epoch)).or_default();
+        let streams: BTreeSet<StreamId> = known.keys().chain(listed.keys()).copied().collect();
+        for stream in streams {
+            let held = listed.get(&stream).cloned().unwrap_or_default();
+            self.changes.push(Change::PutTransfer {
+                device,
+                epoch,
+                stream,
+                held,
+            });
+        }
+        *known = listed;
+        self.in_session(device, tag, Session::rewind);
+        if self.changes.is_empty() {
+            // Nothing to write down: a device that holds nothing said so.
+            self.in_session(device, tag, Session::open);
+        } else {
+            self.effects.push(Effect::PositionsKnown { device, tag });
+        }
+        Some(())
+    }
+
+    /// Asks a device whose session is unknown for a hello.
+    pub(super) fn ask_for_hello(&mut self, device: DeviceId, now: Now) {
+        let asked = self.asked_for_hello.get(&device);
+        if asked.is_some_and(|at| now.monotonic.saturating_duration_since(*at) < HELLO_PLEASE_EVERY) {
+            return;
+        }
+        self.asked_for_hello.insert(device, now.monotonic);
+        let frame = wire::DownFrame {
+            hello_please: true,
+            ..Default::default()
+        };
+        self.outputs
+            .push_back(super::Output::Publish(device, frame.encode_to_vec().into()));
+    }
+
+    pub(super) fn put_presence(&mut self, device: DeviceId, presence: Presence) {
+        self.effects.push(Effect::Presence(device, presence));
+    }
+}

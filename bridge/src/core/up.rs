@@ -1,0 +1,528 @@
+//! What devices say: operations, each applied once, and how far their cursors have come.
+
+use super::session::Phase;
+use super::{Core, Effect, Ledger, Now, Output, Repeated};
+use crate::entry::{Author, Entry, EntryBody, Moment, Rung};
+use crate::event::EventKind;
+use crate::position::Position;
+use crate::store::{Change, MemberCursor};
+use crate::stream::Member;
+use prost::Message;
+use sha2::{Digest, Sha256};
+use waypost_proto::wire::{self, RefusalReason};
+use waypost_proto::{
+    Body, Cumulative, DeviceId, Epoch, Fix, NumberedOperation, OpNumber, Operation, Stamp, StreamId,
+    TrackKind, number_operations,
+};
+
+/// An operation older than this is refused: no device stays away so long with its clock running.
+const AGE_S_MAX: u32 = 400 * 86_400;
+/// A position may be so far ahead of the server's clock.
+const FIX_AHEAD_MS_MAX: i64 = 72 * 3_600_000;
+/// 2000-01-01: no receiver of today has measured anything before.
+const FIX_MS_MIN: i64 = 946_684_800_000;
+/// A number so far above what is taken is no number of this outbox.
+const OP_AHEAD_MAX: u64 = 1_000_000;
+/// How many refusals one frame can cause; the rest follows its repetition.
+const REFUSALS_MAX: usize = 64;
+/// How many ranges of held entries a cursor may have.
+const CURSOR_RANGES_MAX: usize = 8;
+
+impl Core {
+    /// A message on `u/<device>`.
+    pub fn handle_up(&mut self, device: DeviceId, payload: &[u8], now: Now) {
+        if self.devices.get(&device).is_none_or(|known| known.revoked) {
+            ignore("unknown_device");
+            return;
+        }
+        self.heard_ms.insert(device, now.wall_ms);
+        let frame = match wire::UpFrame::parse(payload) {
+            Ok(frame) => frame,
+            Err(error) => return self.refuse_frame(device, error.refusal()),
+        };
+        let stamp = Stamp::parse(frame.stamp);
+        if let Some(hello) = &frame.hello {
+            let opened = stamp.and_then(|stamp| self.handle_hello(device, stamp.tag, hello, now));
+            if opened.is_none() {
+                self.refuse_frame(device, RefusalReason::Unreadable);
+                self.commit();
+                return;
+            }
+        }
+        let Some(session) = self.sessions.get(&device) else {
+            ignore("no_session");
+            return self.ask_for_hello(device, now);
+        };
+        let Some(stamp) = stamp.filter(|stamp| stamp.tag == session.tag) else {
+            ignore("other_session");
+            return;
+        };
+        if session.phase != Phase::Forked {
+            self.take_frame(device, stamp, &frame, now);
+        }
+        self.commit();
+    }
+
+    /// The answer to [`Output::Compare`]: whether the repeated operation is the one that was taken.
+    pub fn handle_compared(&mut self, repeated: Repeated, same: bool, now: Now) {
+        let Repeated { device, tag, op, .. } = repeated;
+        if same {
+            metrics::counter!("waypost_bridge_operations_repeated_total").increment(1);
+            self.in_session(device, tag, |session| session.ack_due = true);
+            return;
+        }
+        let Some(session) = self
+            .sessions
+            .get_mut(&device)
+            .filter(|session| session.tag == tag)
+        else {
+            return;
+        };
+        if session.phase != Phase::Forked {
+            session.phase = Phase::Forked;
+            self.effects.push(Effect::Forked { device, tag, op });
+            self.log_event(EventKind::DeviceForked(device), now);
+            self.commit();
+        }
+    }
+
+    /// Everything in a frame but its hello.
+    fn take_frame(&mut self, device: DeviceId, stamp: Stamp, frame: &wire::UpFrame, now: Now) {
+        if let Some(positions) = &frame.positions
+            && self.handle_positions(device, positions).is_none()
+        {
+            return self.refuse_frame(device, RefusalReason::Unreadable);
+        }
+        match number_operations(frame) {
+            Ok(operations) => {
+                for operation in operations {
+                    self.handle_operation(device, stamp, operation, now);
+                }
+            }
+            Err(error) => self.refuse_frame(device, error.refusal()),
+        }
+        for void in &frame.voids {
+            self.handle_void(device, void);
+        }
+        for cursor in &frame.cursors {
+            if self.handle_cursor(device, stamp, cursor, now).is_none() {
+                self.refuse(device, None, RefusalReason::BadNumber);
+            }
+        }
+        if let Some(live) = &frame.live {
+            self.handle_live(device, live, now);
+        }
+    }
+
+    /// Applies an operation unless it was applied before; refuses it where it can never be.
+    fn handle_operation(&mut self, device: DeviceId, stamp: Stamp, operation: NumberedOperation, now: Now) {
+        let Some(session) = self.sessions.get(&device) else {
+            return;
+        };
+        let (tag, epoch) = (session.tag, session.epoch);
+        let NumberedOperation {
+            op,
+            age_s,
+            digest,
+            content,
+        } = operation;
+        let ledger = self.ledgers.entry((device, epoch)).or_default();
+        let (through, is_durable) = (ledger.staged.through(), ledger.durable.contains(op.number()));
+        if self.is_taken(device, epoch, op) {
+            // While it is still being written, its acknowledgement is under way.
+            if is_durable {
+                self.outputs.push_back(Output::Compare(Repeated {
+                    device,
+                    tag,
+                    epoch,
+                    op,
+                    digest,
+                }));
+            }
+            return;
+        }
+        if op.number() > through.saturating_add(OP_AHEAD_MAX) {
+            return self.refuse(device, Some(op), RefusalReason::BadNumber);
+        }
+        let moment = self.moment(device, stamp, age_s, now);
+        let checked = content.and_then(|content| {
+            if age_s > AGE_S_MAX {
+                return Err(RefusalReason::BadTime);
+            }
+            self.check(device, &content, now)?;
+            Ok(content)
+        });
+        let content = match checked {
+            Ok(content) => content,
+            Err(reason) => return self.refuse(device, Some(op), reason),
+        };
+        if !self.take_number(device, epoch, op.number(), op.number()) {
+            return;
+        }
+        self.changes.push(Change::TakeOperation {
+            device,
+            epoch,
+            op,
+            digest,
+        });
+        metrics::counter!("waypost_bridge_operations_total").increment(1);
+        match content.body {
+            Body::Text(text) => {
+                let stream = content.stream.expect("a text was parsed with its stream");
+                let entry = Entry {
+                    stream,
+                    seq: self.next_seq(stream),
+                    id: device_entry_id(device, epoch, op),
+                    author: Author::Device(device),
+                    operation: Some((epoch, op)),
+                    accepted: moment,
+                    urgent: content.urgent,
+                    expires_ms: content
+                        .expires_in_s
+                        .map(|s| now.wall_ms - age_ms(age_s) + i64::from(s) * 1_000),
+                    reply_to: content.reply_to,
+                    body: EntryBody::Text(text),
+                };
+                self.append_entry(entry, Member::Device(device), now);
+            }
+            Body::Track { fixes, kind } => {
+                for fix in &fixes {
+                    let position = Position {
+                        fix: *fix,
+                        received_ms: now.wall_ms,
+                    };
+                    self.changes.push(Change::AddPosition(device, position));
+                }
+                if let (TrackKind::Travelled, Some(last)) = (kind, fixes.last()) {
+                    self.move_latest(device, *last, now);
+                }
+            }
+        }
+    }
+
+    /// Whether an operation was applied or is being applied.
+    fn is_taken(&self, device: DeviceId, epoch: Epoch, op: OpNumber) -> bool {
+        #[cfg(feature = "fault-injection")]
+        if crate::fault::is("bridge-dedupe") {
+            return false;
+        }
+        self.ledgers
+            .get(&(device, epoch))
+            .is_some_and(|ledger| ledger.staged.contains(op.number()))
+    }
+
+    /// Takes numbers out of the outbox's ledger; false where that would leave too many gaps below them, which their
+    /// repetition will find closed.
+    fn take_number(&mut self, device: DeviceId, epoch: Epoch, first: u64, last: u64) -> bool {
+        let ranges_max = self.options.ledger_ranges_max;
+        let Ledger { staged, .. } = self.ledgers.entry((device, epoch)).or_default();
+        if !staged.insert_within(first, ranges_max) {
+            metrics::counter!("waypost_bridge_operations_deferred_total").increment(1);
+            return false;
+        }
+        staged.insert_range(first, last);
+        self.changes.push(Change::PutLedger {
+            device,
+            epoch,
+            taken: staged.clone(),
+        });
+        self.effects.push(Effect::Taken {
+            device,
+            epoch,
+            first,
+            last,
+        });
+        true
+    }
+
+    /// Whether an operation can be applied at all.
+    fn check(&self, device: DeviceId, operation: &Operation, now: Now) -> Result<(), RefusalReason> {
+        match &operation.body {
+            Body::Text(_) => {
+                let stream = operation.stream.and_then(|stream| self.streams.get(&stream));
+                let state = stream.ok_or(RefusalReason::UnknownStream)?;
+                if !state.stream.has(Member::Device(device)) {
+                    return Err(RefusalReason::NotAMember);
+                }
+                if let Some(answered) = operation.reply_to
+                    && (answered.number() > state.staged_head
+                        || !state.stream.may_read(Member::Device(device), answered.number()))
+                {
+                    return Err(RefusalReason::UnknownEntry);
+                }
+                Ok(())
+            }
+            Body::Track { fixes, .. } => fixes.iter().try_for_each(|fix| check_fix_time(fix, now)),
+        }
+    }
+
+    fn handle_void(&mut self, device: DeviceId, void: &wire::VoidRange) {
+        let Some(session) = self.sessions.get(&device) else {
+            return;
+        };
+        let epoch = session.epoch;
+        let through = self.ledgers.entry((device, epoch)).or_default().staged.through();
+        let last = void
+            .first_op
+            .saturating_add(u64::from(void.count))
+            .saturating_sub(1);
+        if void.first_op == 0 || void.count == 0 || last > through.saturating_add(OP_AHEAD_MAX) {
+            return self.refuse(device, OpNumber::new(void.first_op), RefusalReason::BadNumber);
+        }
+        let staged = &self.ledgers[&(device, epoch)].staged;
+        if staged.first_missing_after(void.first_op - 1) > last {
+            // Said before, and taken: the acknowledgement was lost.
+            let tag = session.tag;
+            return self.in_session(device, tag, |session| session.ack_due = true);
+        }
+        if self.take_number(device, epoch, void.first_op, last) {
+            metrics::counter!("waypost_bridge_operations_void_total").increment(u64::from(void.count));
+        }
+    }
+
+    /// What the device holds and has read of a stream; `None` for a cursor that cannot be.
+    fn handle_cursor(
+        &mut self,
+        device: DeviceId,
+        stamp: Stamp,
+        cursor: &wire::Cursor,
+        now: Now,
+    ) -> Option<()> {
+        let member = Member::Device(device);
+        let stream = StreamId::new(cursor.stream)?;
+        let state = self
+            .streams
+            .get(&stream)
+            .filter(|state| state.stream.ever_had(member))?;
+        let held = Cumulative::from_wire(cursor.delivered, &cursor.ranges).ok()?;
+        if held.highest() > state.head || cursor.read > state.head || held.ranges() > CURSOR_RANGES_MAX {
+            return None;
+        }
+        let session = self.sessions.get_mut(&device)?;
+        let (tag, epoch) = (session.tag, session.epoch);
+        // The transfer position of this installation.
+        let transfer = self
+            .transfers
+            .entry((device, epoch))
+            .or_default()
+            .entry(stream)
+            .or_default();
+        let mut new_transfer = transfer.clone();
+        new_transfer.merge(&held);
+        if new_transfer != *transfer {
+            *transfer = new_transfer.clone();
+            self.changes.push(Change::PutTransfer {
+                device,
+                epoch,
+                stream,
+                held: new_transfer.clone(),
+            });
+            session.repeat_after = self.options.repeat_min;
+        }
+        let own: Vec<u64> = session
+            .under_way
+            .iter()
+            .filter_map(|(&(of, seq), entry)| (of == stream && entry.own).then_some(seq))
+            .collect();
+        session.confirm(stream, &new_transfer);
+        self.dirty.insert(device);
+
+        // The receipts of its driver.
+        let before = self.cursors.get(&(stream, member)).cloned().unwrap_or_default();
+        let mut after = before.clone();
+        after.delivered.merge(&held);
+        after.read = after.read.max(cursor.read);
+        if after != before {
+            let delivered = self.moment(device, stamp, cursor.delivered_age_s, now);
+            let mut next = before.delivered.first_missing_after(0);
+            while next <= held.highest() {
+                let last = (next..=held.highest())
+                    .take_while(|seq| held.contains(*seq) && !before.delivered.contains(*seq))
+                    .last();
+                match last {
+                    Some(last) => {
+                        let only_own = (next..=last).all(|seq| own.contains(&seq));
+                        self.reach(
+                            stream,
+                            member,
+                            Rung::Delivered,
+                            (next, last),
+                            delivered,
+                            only_own,
+                            now,
+                        );
+                        next = before.delivered.first_missing_after(last);
+                    }
+                    None => next = before.delivered.first_missing_after(next),
+                }
+            }
+            if after.read > before.read {
+                let read = self.moment(device, stamp, cursor.read_age_s, now);
+                let only_own = (before.read + 1..=after.read).all(|seq| own.contains(&seq));
+                self.reach(
+                    stream,
+                    member,
+                    Rung::Read,
+                    (before.read + 1, after.read),
+                    read,
+                    only_own,
+                    now,
+                );
+            }
+            self.put_cursor(stream, member, after);
+        }
+        if self.changes.is_empty() {
+            // All of it is on disk already; the echo was lost.
+            self.in_session(device, tag, |session| {
+                session.echoes.insert(stream);
+            });
+        } else {
+            self.effects.push(Effect::Echo { device, tag, stream });
+        }
+        Some(())
+    }
+
+    /// Writes down that entries reached a rung for the first time; `silent` where nobody waits for it.
+    #[expect(clippy::too_many_arguments, reason = "a receipt has that many parts")]
+    pub(super) fn reach(
+        &mut self,
+        stream: StreamId,
+        member: Member,
+        rung: Rung,
+        (first_seq, last_seq): (u64, u64),
+        moment: Moment,
+        silent: bool,
+        now: Now,
+    ) {
+        self.changes.push(Change::AddReceipt {
+            stream,
+            member,
+            rung,
+            first_seq,
+            last_seq,
+            moment,
+        });
+        if !silent {
+            self.log_event(
+                EventKind::EntriesReached {
+                    rung,
+                    stream,
+                    first_seq,
+                    last_seq,
+                    member,
+                    moment,
+                },
+                now,
+            );
+        }
+    }
+
+    pub(super) fn put_cursor(&mut self, stream: StreamId, member: Member, cursor: MemberCursor) {
+        self.changes.push(Change::PutCursor {
+            stream,
+            member,
+            cursor: cursor.clone(),
+        });
+        self.cursors.insert((stream, member), cursor);
+    }
+
+    fn handle_live(&mut self, device: DeviceId, live: &wire::LiveFix, now: Now) {
+        let Some(session) = self.sessions.get(&device) else {
+            return;
+        };
+        let fix = Fix::from_live(live, session.hello_ms).map_err(|_| RefusalReason::BadPosition);
+        match fix.and_then(|fix| check_fix_time(&fix, now).map(|()| fix)) {
+            Ok(fix) => self.move_latest(device, fix, now),
+            Err(reason) => self.refuse(device, None, reason),
+        }
+    }
+
+    /// A fix from before the latest one changes nothing: history arrives late.
+    fn move_latest(&mut self, device: DeviceId, fix: Fix, now: Now) {
+        let newer = self
+            .staged_latest
+            .get(&device)
+            .is_none_or(|latest| fix.at_ms > latest.fix.at_ms);
+        if !newer {
+            return;
+        }
+        let position = Position {
+            fix,
+            received_ms: now.wall_ms,
+        };
+        self.staged_latest.insert(device, position);
+        self.changes.push(Change::PutLatest(device, position));
+        self.effects.push(Effect::Latest(device, position));
+    }
+
+    /// A moment in this session, by both clocks.
+    pub(super) fn moment(&self, device: DeviceId, stamp: Stamp, age_s: u32, now: Now) -> Moment {
+        match self.sessions.get(&device) {
+            Some(session) => Moment {
+                device_ms: Some(session.device_ms(stamp, age_s)),
+                server_ms: now.wall_ms,
+                offset_ms: Some(session.offset_ms()),
+            },
+            None => Moment::server(now.wall_ms),
+        }
+    }
+
+    /// Says that an operation, or something without a number, will not be applied.
+    fn refuse(&mut self, device: DeviceId, op: Option<OpNumber>, reason: RefusalReason) {
+        metrics::counter!("waypost_bridge_refusals_total", "reason" => reason.as_str_name()).increment(1);
+        let Some(session) = self.sessions.get_mut(&device) else {
+            return;
+        };
+        if session.refusals.len() < REFUSALS_MAX {
+            session.refusals.push(wire::Refusal {
+                op: op.map_or(0, OpNumber::number),
+                reason: reason.into(),
+            });
+        }
+        self.dirty.insert(device);
+    }
+
+    /// Says that a whole frame could not be used, with or without a session.
+    fn refuse_frame(&mut self, device: DeviceId, reason: RefusalReason) {
+        if self.sessions.contains_key(&device) {
+            return self.refuse(device, None, reason);
+        }
+        metrics::counter!("waypost_bridge_refusals_total", "reason" => reason.as_str_name()).increment(1);
+        let refusals = vec![wire::Refusal {
+            op: 0,
+            reason: reason.into(),
+        }];
+        let frame = wire::DownFrame {
+            refusals,
+            ..Default::default()
+        };
+        self.outputs
+            .push_back(Output::Publish(device, frame.encode_to_vec().into()));
+    }
+}
+
+fn check_fix_time(fix: &Fix, now: Now) -> Result<(), RefusalReason> {
+    if (FIX_MS_MIN..=now.wall_ms.saturating_add(FIX_AHEAD_MS_MAX)).contains(&fix.at_ms) {
+        Ok(())
+    } else {
+        Err(RefusalReason::BadTime)
+    }
+}
+
+fn age_ms(age_s: u32) -> i64 {
+    i64::from(age_s) * 1_000
+}
+
+/// The name of an entry for ever: the same operation always gets the same one.
+fn device_entry_id(device: DeviceId, epoch: Epoch, op: OpNumber) -> [u8; 16] {
+    let mut hash = Sha256::new_with_prefix(b"waypost entry by device\0");
+    hash.update(device.number().to_be_bytes());
+    hash.update(epoch.number().to_be_bytes());
+    hash.update(op.number().to_be_bytes());
+    let digest = hash.finalize();
+    digest[..16].try_into().expect("SHA-256 has 32 bytes")
+}
+
+fn ignore(reason: &'static str) {
+    metrics::counter!("waypost_bridge_ignored_total", "reason" => reason).increment(1);
+}

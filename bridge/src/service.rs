@@ -1,0 +1,549 @@
+//! The rim: one task that owns the core, and the handle through which everybody else speaks to it.
+
+use crate::access::DeviceAccess;
+use crate::core::{Core, CoreOptions, Now, Output, Ticket, WRITES_MAX};
+use crate::device::{DeviceId, DevicePatch, DeviceView, NewDevice};
+use crate::entry::{Author, Entry, NewEntry, Once, Page, Receipt};
+use crate::event::{Event, EventCursor, LiveEvent};
+use crate::link::{BrokerLink, LinkEvent};
+use crate::person::{NewPerson, Person, PersonId, SignIn};
+use crate::position::Position;
+use crate::store::{Store, StoreError};
+use crate::stream::{Seq, StreamId, StreamView};
+use crate::writer::{Writer, Written};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use waypost_proto::{Topic, TopicPrefix};
+
+/// How many calls may wait for the core; further callers wait in their own task.
+const CALLS_MAX: usize = 256;
+/// How many events a watcher may lag behind before it must read the log instead.
+const LIVE_EVENTS_MAX: usize = 4_096;
+
+/// Settings of the bridge.
+#[derive(Debug, Clone, Default)]
+pub struct BridgeOptions {
+    /// What goes before every topic; empty by default.
+    pub topic_prefix: TopicPrefix,
+    /// Settings of the core.
+    pub core: CoreOptions,
+}
+
+/// Why a call had no effect.
+#[derive(Debug, thiserror::Error)]
+pub enum BridgeError {
+    /// Nothing with that id.
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    /// A field cannot have that value; the caller names it to the person.
+    #[error("{field}: {reason}")]
+    Invalid {
+        /// The field, as a JSON pointer in the resource, such as `/name`.
+        field: &'static str,
+        /// What would be right.
+        reason: String,
+    },
+    /// Something of that name exists already.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// The caller may not do that.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// The idempotency key was used for another request.
+    #[error("this Idempotency-Key was used for another request")]
+    KeyReused,
+    /// The server is shutting down.
+    #[error("the server is shutting down; try again in a moment")]
+    Stopped,
+    /// The store failed. Nothing that was not durable has been shown.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+type Result<T> = std::result::Result<T, BridgeError>;
+
+/// What a change needs: the ticket of its write, or nothing where it changed nothing.
+type Staged<T> = std::result::Result<(T, Option<Ticket>), BridgeError>;
+
+type Call = Box<dyn FnOnce(&mut Core, Now) -> Option<(Ticket, Waiter)> + Send>;
+type Waiter = Box<dyn FnOnce() + Send>;
+
+/// A handle to the running bridge; cheap to clone.
+///
+/// Reads show what is on disk. Changes return once they are.
+#[derive(Clone)]
+pub struct Bridge {
+    calls: mpsc::Sender<Call>,
+    store: Arc<dyn Store>,
+    live: broadcast::Sender<LiveEvent>,
+    access: DeviceAccess,
+}
+
+/// The bridge's task; ends after [`Bridge::stop`] or when the link closes.
+#[derive(Debug)]
+pub struct Running {
+    task: tokio::task::JoinHandle<std::result::Result<(), StoreError>>,
+}
+
+impl Running {
+    /// Waits for the end of the bridge.
+    ///
+    /// # Errors
+    /// The failure of the store that ended it.
+    pub async fn finished(&mut self) -> std::result::Result<(), StoreError> {
+        (&mut self.task)
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+}
+
+impl Bridge {
+    /// Loads what the store holds and starts. Each start is a new generation, on disk before this returns.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot be read or written.
+    pub fn start(
+        store: Arc<dyn Store>,
+        link: impl BrokerLink,
+        options: BridgeOptions,
+    ) -> std::result::Result<(Self, Running), StoreError> {
+        let mut incarnation = [0u8; 8];
+        getrandom::fill(&mut incarnation).expect("the system's random numbers are at hand");
+        let state = store.load(u64::from_le_bytes(incarnation) | 1)?;
+        let access = DeviceAccess::new(state.devices.values());
+        let core = Core::new(state, options.core);
+        let (calls, receiver) = mpsc::channel(CALLS_MAX);
+        let (live, _) = broadcast::channel(LIVE_EVENTS_MAX);
+        let bridge = Self {
+            calls,
+            store: store.clone(),
+            live: live.clone(),
+            access: access.clone(),
+        };
+        let (writer, written) = Writer::start(store.clone());
+        let rim = Rim {
+            core,
+            store,
+            link,
+            writer,
+            waiters: BTreeMap::new(),
+            live,
+            access,
+            prefix: options.topic_prefix,
+        };
+        let task = tokio::spawn(rim.run(receiver, written));
+        Ok((bridge, Running { task }))
+    }
+
+    /// Who may connect as a device; for the broker's authentication.
+    pub fn access(&self) -> &DeviceAccess {
+        &self.access
+    }
+
+    /// Everything that happens from now on. A receiver that lags is told so and reads the log instead.
+    pub fn watch(&self) -> broadcast::Receiver<LiveEvent> {
+        self.live.subscribe()
+    }
+
+    /// Adds a device and its direct stream with the office.
+    ///
+    /// # Errors
+    /// [`BridgeError::Invalid`].
+    pub async fn add_device(&self, new: NewDevice) -> Result<DeviceView> {
+        let id = self.change(move |core, now| core.add_device(new, now)).await?;
+        self.device(id).await
+    }
+
+    /// All devices, by id; those after `after` where one is given, at most `limit`.
+    pub async fn devices(&self, after: Option<DeviceId>, limit: usize) -> Result<Vec<DeviceView>> {
+        self.inspect(move |core| core.devices(after).take(limit).collect())
+            .await
+    }
+
+    /// # Errors
+    /// [`BridgeError::NotFound`].
+    pub async fn device(&self, id: DeviceId) -> Result<DeviceView> {
+        self.inspect(move |core| core.device(id))
+            .await?
+            .ok_or(BridgeError::NotFound("device"))
+    }
+
+    /// Changes what is known of a device. A new secret ends its session.
+    ///
+    /// # Errors
+    /// [`BridgeError::NotFound`], [`BridgeError::Invalid`].
+    pub async fn update_device(&self, id: DeviceId, patch: DevicePatch) -> Result<DeviceView> {
+        self.change(move |core, _| core.update_device(id, patch)).await?;
+        self.device(id).await
+    }
+
+    /// Ends a device's right to connect and its membership in every stream. What it wrote stays.
+    ///
+    /// # Errors
+    /// [`BridgeError::NotFound`].
+    pub async fn revoke_device(&self, id: DeviceId) -> Result<()> {
+        self.change(move |core, now| core.revoke_device(id, now)).await
+    }
+
+    /// Adds a person.
+    ///
+    /// # Errors
+    /// [`BridgeError::Conflict`] where the address is taken, [`BridgeError::Invalid`].
+    pub async fn add_person(&self, new: NewPerson) -> Result<Person> {
+        self.change(move |core, _| core.add_person(new)).await
+    }
+
+    /// The person with this address, in any case.
+    pub async fn person_by_email(&self, email: &str) -> Result<Option<Person>> {
+        let email = email.to_lowercase();
+        self.inspect(move |core| core.person_by_email(&email)).await
+    }
+
+    /// The person with this id.
+    pub async fn person(&self, id: PersonId) -> Result<Option<Person>> {
+        self.inspect(move |core| core.person(id)).await
+    }
+
+    /// Whether anybody may sign in yet.
+    pub async fn has_people(&self) -> Result<bool> {
+        self.inspect(|core| core.has_people()).await
+    }
+
+    /// Keeps a sign-in until it expires or is ended.
+    pub async fn sign_in(&self, sign_in: SignIn) -> Result<()> {
+        self.change(move |core, now| core.sign_in(sign_in, now)).await
+    }
+
+    /// Ends a sign-in; nothing where there is none.
+    pub async fn sign_out(&self, token_hash: [u8; 32]) -> Result<()> {
+        self.change(move |core, _| core.sign_out(token_hash)).await
+    }
+
+    /// The person of an unexpired sign-in.
+    pub async fn signed_in(&self, token_hash: [u8; 32]) -> Result<Option<(Person, SignIn)>> {
+        let now_ms = wall_ms();
+        self.inspect(move |core| core.signed_in(token_hash, now_ms)).await
+    }
+
+    /// All streams, by id, as `viewer` sees them (`None`: a caller without a cursor of its own, who has no unread ones).
+    pub async fn streams(
+        &self,
+        viewer: Option<PersonId>,
+        after: Option<StreamId>,
+        limit: usize,
+    ) -> Result<Vec<StreamView>> {
+        self.inspect(move |core| core.streams(viewer, after).take(limit).collect())
+            .await
+    }
+
+    /// # Errors
+    /// [`BridgeError::NotFound`].
+    pub async fn stream(&self, viewer: Option<PersonId>, id: StreamId) -> Result<StreamView> {
+        self.inspect(move |core| core.stream(viewer, id))
+            .await?
+            .ok_or(BridgeError::NotFound("stream"))
+    }
+
+    /// At most `limit` entries, ascending by number.
+    ///
+    /// # Errors
+    /// [`BridgeError::NotFound`].
+    pub async fn entries(&self, stream: StreamId, page: Page, limit: usize) -> Result<Vec<Entry>> {
+        let head = self.stream(None, stream).await?.head;
+        self.read(move |store| store.entries(stream, page, limit, head))
+            .await
+    }
+
+    /// Writes an entry; answers once it is on disk. The same request under the same [`Once`] answers with the same
+    /// entry.
+    ///
+    /// # Errors
+    /// [`BridgeError::NotFound`] for the stream, [`BridgeError::Invalid`], [`BridgeError::KeyReused`].
+    pub async fn post_entry(&self, new: NewEntry) -> Result<Entry> {
+        if let Some(once) = new.once.clone() {
+            // A repetition that arrives while the first is still being written finds it in the core.
+            if let Some(entry) = self.posted_before(new.author, once).await? {
+                return Ok(entry);
+            }
+        }
+        let (stream, seq) = self.change(move |core, now| core.post_entry(new, now)).await?;
+        let found = self.read(move |store| store.entry(stream, seq)).await?;
+        found.ok_or(BridgeError::NotFound("entry"))
+    }
+
+    async fn posted_before(&self, author: PersonId, once: Once) -> Result<Option<Entry>> {
+        self.read(move |store| {
+            let Some(posted) = store.posted(author, &once.key)? else {
+                return Ok(Ok(None));
+            };
+            if posted.digest != once.digest {
+                return Ok(Err(BridgeError::KeyReused));
+            }
+            Ok(Ok(store.entry(posted.stream, posted.seq)?))
+        })
+        .await?
+    }
+
+    /// Moves the caller's read cursor; it never goes back.
+    ///
+    /// # Errors
+    /// [`BridgeError::NotFound`] for the stream or for an entry beyond its last.
+    pub async fn mark_read(&self, person: PersonId, stream: StreamId, seq: u64) -> Result<()> {
+        self.change(move |core, now| core.mark_read(person, stream, seq, now))
+            .await
+    }
+
+    /// How far an entry has come: one row for each member but its author.
+    ///
+    /// # Errors
+    /// [`BridgeError::NotFound`].
+    pub async fn receipts(&self, stream: StreamId, seq: Seq) -> Result<Vec<Receipt>> {
+        let view = self.stream(None, stream).await?;
+        self.read(move |store| store.receipts(&view.stream, seq))
+            .await?
+            .ok_or(BridgeError::NotFound("entry"))
+    }
+
+    /// A device's positions from `from_ms` to `to_ms` (device clock, both included), oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`BridgeError::NotFound`] for the device.
+    pub async fn track(
+        &self,
+        device: DeviceId,
+        from_ms: i64,
+        to_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<Position>> {
+        self.device(device).await?;
+        self.read(move |store| store.track(device, from_ms, to_ms, limit))
+            .await
+    }
+
+    /// The events after a cursor, oldest first, at most `limit`.
+    pub async fn events(&self, after: EventCursor, limit: usize) -> Result<Vec<Event>> {
+        self.read(move |store| store.events(after, limit)).await
+    }
+
+    /// The cursor of the newest event; 0 while there is none.
+    pub async fn last_event(&self) -> Result<EventCursor> {
+        self.inspect(|core| core.last_event()).await
+    }
+
+    /// One entry.
+    pub async fn entry(&self, stream: StreamId, seq: Seq) -> Result<Option<Entry>> {
+        self.read(move |store| store.entry(stream, seq)).await
+    }
+
+    /// The names of authors, for people to read; `None` for one who is gone.
+    pub async fn author_name(&self, author: Author) -> Result<Option<String>> {
+        self.inspect(move |core| core.author_name(author)).await
+    }
+
+    /// Ends the bridge after everything that was begun is on disk.
+    pub async fn stop(&self) {
+        // A bridge that is gone has stopped.
+        let _ = self.inspect(Core::stop).await;
+    }
+
+    async fn inspect<R: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Core) -> R + Send + 'static,
+    ) -> Result<R> {
+        let (answer, answered) = oneshot::channel();
+        let call: Call = Box::new(move |core, _| {
+            // Whoever asked may have gone; then nobody misses the answer.
+            let _ = answer.send(read(core));
+            None
+        });
+        self.calls.send(call).await.map_err(|_| BridgeError::Stopped)?;
+        answered.await.map_err(|_| BridgeError::Stopped)
+    }
+
+    /// Stages a change and waits until it is durable.
+    async fn change<R: Send + 'static>(
+        &self,
+        stage: impl FnOnce(&mut Core, Now) -> Staged<R> + Send + 'static,
+    ) -> Result<R> {
+        let (answer, answered) = oneshot::channel();
+        let call: Call = Box::new(move |core, now| match stage(core, now) {
+            Ok((result, Some(ticket))) => Some((
+                ticket,
+                Box::new(move || {
+                    let _ = answer.send(Ok(result));
+                }),
+            )),
+            Ok((result, None)) => {
+                let _ = answer.send(Ok(result));
+                None
+            }
+            Err(refused) => {
+                let _ = answer.send(Err(refused));
+                None
+            }
+        });
+        self.calls.send(call).await.map_err(|_| BridgeError::Stopped)?;
+        answered.await.map_err(|_| BridgeError::Stopped)?
+    }
+
+    /// Reads from the store off the reactor.
+    async fn read<R: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Store) -> std::result::Result<R, StoreError> + Send + 'static,
+    ) -> Result<R> {
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || read(store.as_ref()))
+            .await
+            .map_err(|_| BridgeError::Stopped)?
+            .map_err(Into::into)
+    }
+}
+
+fn wall_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn now() -> Now {
+    Now {
+        monotonic: Instant::now(),
+        wall_ms: wall_ms(),
+    }
+}
+
+/// What the bridge's task owns.
+struct Rim<L> {
+    core: Core,
+    store: Arc<dyn Store>,
+    link: L,
+    writer: Writer,
+    waiters: BTreeMap<Ticket, Vec<Waiter>>,
+    live: broadcast::Sender<LiveEvent>,
+    access: DeviceAccess,
+    prefix: TopicPrefix,
+}
+
+/// What woke the task.
+enum Wake {
+    Written(std::result::Result<Ticket, StoreError>),
+    Call(Call),
+    Link(LinkEvent),
+    Timeout,
+    /// Every handle is gone.
+    NoCallers,
+}
+
+impl<L: BrokerLink> Rim<L> {
+    async fn run(
+        mut self,
+        mut calls: mpsc::Receiver<Call>,
+        mut written: Written,
+    ) -> std::result::Result<(), StoreError> {
+        while !self.core.is_finished() {
+            let wake = self.next(&mut calls, &mut written).await;
+            match wake {
+                Wake::Written(result) => {
+                    let through = result?;
+                    self.core.handle_stored(through);
+                    self.drain()?;
+                    let later = self.waiters.split_off(&through.next());
+                    for waiter in std::mem::replace(&mut self.waiters, later)
+                        .into_values()
+                        .flatten()
+                    {
+                        waiter();
+                    }
+                }
+                Wake::Call(call) => {
+                    if let Some((ticket, waiter)) = call(&mut self.core, now()) {
+                        self.waiters.entry(ticket).or_default().push(waiter);
+                    }
+                }
+                Wake::Link(LinkEvent::Message { topic, payload }) => self.handle_message(&topic, &payload),
+                Wake::Link(LinkEvent::Disconnected { client_id }) => {
+                    if let Ok(device) = client_id.parse() {
+                        self.core.handle_disconnected(device, now());
+                    }
+                }
+                Wake::Timeout => self.core.handle_timeout(now()),
+                Wake::Link(LinkEvent::Closed) | Wake::NoCallers => self.core.stop(),
+            }
+            self.drain()?;
+        }
+        Ok(())
+    }
+
+    /// Takes input only while few writes are open: the bound of everything that waits behind them.
+    async fn next(&mut self, calls: &mut mpsc::Receiver<Call>, written: &mut Written) -> Wake {
+        let room = self.core.open_writes() < WRITES_MAX && !self.core.is_stopping();
+        let timeout = self.core.poll_timeout();
+        let sleep = async move {
+            match timeout {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(result) = written.recv() => Wake::Written(result),
+            call = calls.recv(), if room => call.map_or(Wake::NoCallers, Wake::Call),
+            event = self.link.next(), if room => Wake::Link(event),
+            () = sleep => Wake::Timeout,
+        }
+    }
+
+    fn handle_message(&mut self, topic: &str, payload: &[u8]) {
+        match self.prefix.parse(topic) {
+            Ok(Topic::Up(device)) => self.core.handle_up(device, payload, now()),
+            Ok(Topic::Presence(device)) => self.core.handle_presence(device, payload, now()),
+            _ => metrics::counter!("waypost_bridge_ignored_total", "reason" => "topic").increment(1),
+        }
+    }
+
+    /// Does what the core asks for until it asks for nothing. Reads are answered here: they are short, and what they
+    /// find rides in the frame that waits for them.
+    fn drain(&mut self) -> std::result::Result<(), StoreError> {
+        loop {
+            self.core.flush(now());
+            let Some(output) = self.core.poll_output() else {
+                return Ok(());
+            };
+            let mut next = Some(output);
+            while let Some(output) = next {
+                self.handle_output(output)?;
+                next = self.core.poll_output();
+            }
+        }
+    }
+
+    fn handle_output(&mut self, output: Output) -> std::result::Result<(), StoreError> {
+        match output {
+            Output::Write(ticket, changes) => self.writer.write(ticket, changes),
+            Output::Fetch(fetch) => {
+                let page = Page::After(fetch.after);
+                let entries = self.store.entries(fetch.stream, page, fetch.limit, fetch.head)?;
+                self.core.handle_fetched(fetch, entries, now());
+            }
+            Output::Compare(repeated) => {
+                let taken = self
+                    .store
+                    .operation(repeated.device, repeated.epoch, repeated.op)?;
+                let same = taken.is_none_or(|digest| digest == repeated.digest);
+                self.core.handle_compared(repeated, same, now());
+            }
+            Output::Publish(device, frame) => {
+                let topic = self.prefix.name(&Topic::Down(device));
+                self.link.publish(topic, frame);
+            }
+            // Nobody may be watching.
+            Output::Live(event) => drop(self.live.send(event)),
+            Output::Access(device) => self.access.put(&device),
+            Output::Disconnect(device) => self.link.disconnect(device),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,377 @@
+//! What every engine must do: one suite, run on each of them.
+
+use super::{Change, FjallStore, MemberCursor, MemoryStore, Posted, Store, StoreError};
+use crate::device::{Device, Driver};
+use crate::entry::{Author, Entry, EntryBody, Moment, Page, Rung};
+use crate::event::{Event, EventKind};
+use crate::person::{Person, Role, SignIn};
+use crate::position::Position;
+use crate::stream::{Member, Membership, Stream, StreamKind};
+use std::sync::Arc;
+use waypost_proto::{ContentDigest, Cumulative, DeviceId, Epoch, Fix, OpNumber, PersonId, Seq, StreamId};
+
+/// Opens the same store again, as after a restart.
+type Reopen = Box<dyn Fn() -> Arc<dyn Store>>;
+
+fn engines(case: impl Fn(&str, Reopen)) {
+    let memory = Arc::new(MemoryStore::new());
+    case("memory", Box::new(move || memory.clone()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_owned();
+    case(
+        "fjall",
+        Box::new(move || Arc::new(FjallStore::open(&path).unwrap())),
+    );
+}
+
+fn device_id(number: u32) -> DeviceId {
+    DeviceId::new(number).unwrap()
+}
+
+fn stream_id(number: u32) -> StreamId {
+    StreamId::new(number).unwrap()
+}
+
+fn seq(number: u64) -> Seq {
+    Seq::new(number).unwrap()
+}
+
+fn entry(stream: u32, number: u64, author: Author) -> Entry {
+    Entry {
+        stream: stream_id(stream),
+        seq: seq(number),
+        id: [number as u8; 16],
+        author,
+        operation: matches!(author, Author::Device(_))
+            .then(|| (Epoch::new(u64::MAX).unwrap(), OpNumber::new(number).unwrap())),
+        accepted: Moment {
+            device_ms: Some(-5),
+            server_ms: 1_000,
+            offset_ms: Some(7),
+        },
+        urgent: number % 2 == 0,
+        expires_ms: (number == 3).then_some(9_999),
+        reply_to: Seq::new(number - 1),
+        body: EntryBody::Text(format!("entry {number} é")),
+    }
+}
+
+fn direct(stream: u32, device: u32) -> Stream {
+    let open = |member| Membership {
+        member,
+        first_seq: 1,
+        last_seq: None,
+    };
+    Stream {
+        id: stream_id(stream),
+        kind: StreamKind::Direct,
+        title: "truck-17".to_owned(),
+        members: vec![open(Member::Device(device_id(device))), open(Member::Office)],
+    }
+}
+
+#[test]
+fn a_restart_keeps_everything_and_counts_as_a_generation() {
+    engines(|engine, reopen| {
+        let device = Device {
+            id: device_id(264),
+            name: "truck-17".to_owned(),
+            driver: Some(Driver {
+                name: "Ana".to_owned(),
+                locale: "pt-BR".to_owned(),
+            }),
+            labels: vec!["north".to_owned()],
+            secret_hash: [7; 32],
+            stream: stream_id(4711),
+            app: Some("waypost-driver 0.1.0".to_owned()),
+            last_seen_ms: Some(5),
+            revoked: false,
+        };
+        let person = Person {
+            id: PersonId::new(3).unwrap(),
+            email: "anna@example.org".to_owned(),
+            name: "Anna".to_owned(),
+            role: Role::Dispatcher,
+            password_hash: "$argon2id$…".to_owned(),
+        };
+        let sign_in = SignIn {
+            token_hash: [9; 32],
+            person: person.id,
+            expires_ms: 77,
+        };
+        let epoch = Epoch::new(5).unwrap();
+        let mut taken = Cumulative::through_to(4);
+        taken.insert_range(7, 9);
+        let member = Member::Device(device.id);
+        let cursor = MemberCursor {
+            sent: 9,
+            delivered: taken.clone(),
+            read: 2,
+        };
+        let fix = Fix::from_degrees(123, 41.25, -95.9).unwrap();
+        let position = Position {
+            fix,
+            received_ms: 456,
+        };
+        let event = Event {
+            cursor: 1,
+            at_ms: 3,
+            kind: EventKind::DeviceEnrolled(device.id),
+        };
+        {
+            let store = reopen();
+            let state = store.load(42).unwrap();
+            assert_eq!(
+                (state.incarnation.number(), state.generation.number()),
+                (42, 1),
+                "{engine}"
+            );
+            store
+                .commit(&[
+                    Change::PutDevice(device.clone()),
+                    Change::PutPerson(person.clone()),
+                    Change::PutSignIn(sign_in),
+                    Change::PutSignIn(SignIn {
+                        token_hash: [1; 32],
+                        ..sign_in
+                    }),
+                    Change::PutStream(direct(4711, 264)),
+                    Change::AppendEntry(entry(4711, 1, Author::Device(device.id))),
+                    Change::AppendEntry(entry(4711, 2, Author::Person(person.id))),
+                    Change::PutLedger {
+                        device: device.id,
+                        epoch,
+                        taken: taken.clone(),
+                    },
+                    Change::PutTransfer {
+                        device: device.id,
+                        epoch,
+                        stream: stream_id(4711),
+                        held: taken.clone(),
+                    },
+                    Change::PutCursor {
+                        stream: stream_id(4711),
+                        member,
+                        cursor: cursor.clone(),
+                    },
+                    Change::PutLatest(device.id, position),
+                    Change::AppendEvent(event.clone()),
+                ])
+                .unwrap();
+            store.commit(&[Change::DeleteSignIn([1; 32])]).unwrap();
+        }
+        let state = reopen().load(43).unwrap();
+        assert_eq!(
+            (state.incarnation.number(), state.generation.number()),
+            (42, 2),
+            "{engine}"
+        );
+        assert_eq!(state.devices.values().collect::<Vec<_>>(), [&device], "{engine}");
+        assert_eq!(state.people.values().collect::<Vec<_>>(), [&person], "{engine}");
+        assert_eq!(
+            state.sign_ins.values().collect::<Vec<_>>(),
+            [&sign_in],
+            "{engine}"
+        );
+        assert_eq!(
+            state.streams[&stream_id(4711)],
+            (direct(4711, 264), 2),
+            "{engine}"
+        );
+        assert_eq!(state.ledgers[&(device.id, epoch)], taken, "{engine}");
+        assert_eq!(
+            state.transfers[&(device.id, epoch)][&stream_id(4711)],
+            taken,
+            "{engine}"
+        );
+        assert_eq!(state.cursors[&(stream_id(4711), member)], cursor, "{engine}");
+        assert_eq!(state.latest[&device.id], position, "{engine}");
+        assert_eq!(state.last_event, 1, "{engine}");
+    });
+}
+
+#[test]
+fn entries_are_paged_from_both_ends_and_never_beyond_the_head() {
+    engines(|engine, reopen| {
+        let store = reopen();
+        let changes: Vec<Change> = (1..=300)
+            .flat_map(|number| [1, 2].map(|of| Change::AppendEntry(entry(of, number, Author::System))))
+            .collect();
+        store.commit(&changes).unwrap();
+        let numbers = |page, limit, head| -> Vec<u64> {
+            let entries = store.entries(stream_id(1), page, limit, head).unwrap();
+            assert!(
+                entries.iter().all(|entry| entry.stream == stream_id(1)),
+                "{engine}"
+            );
+            entries.iter().map(|entry| entry.seq.number()).collect()
+        };
+        assert_eq!(numbers(Page::Newest, 3, 300), [298, 299, 300], "{engine}");
+        assert_eq!(
+            numbers(Page::Newest, 3, 257),
+            [255, 256, 257],
+            "{engine}: what is not yet visible stays so"
+        );
+        assert_eq!(numbers(Page::Before(257), 2, 300), [255, 256], "{engine}");
+        assert_eq!(numbers(Page::Before(1), 2, 300), [0; 0], "{engine}");
+        assert_eq!(numbers(Page::After(0), 2, 300), [1, 2], "{engine}");
+        assert_eq!(numbers(Page::After(299), 9, 300), [300], "{engine}");
+        assert_eq!(numbers(Page::After(u64::MAX), 9, 300), [0; 0], "{engine}");
+        assert_eq!(numbers(Page::Newest, 0, 300), [0; 0], "{engine}");
+        assert_eq!(
+            store.entry(stream_id(2), seq(256)).unwrap(),
+            Some(entry(2, 256, Author::System)),
+            "{engine}"
+        );
+        assert_eq!(store.entry(stream_id(2), seq(301)).unwrap(), None, "{engine}");
+    });
+}
+
+#[test]
+fn receipts_find_the_interval_that_holds_an_entry() {
+    engines(|engine, reopen| {
+        let store = reopen();
+        let (stream, member) = (stream_id(1), Member::Device(device_id(264)));
+        let moment = |server_ms| Moment {
+            device_ms: Some(1),
+            server_ms,
+            offset_ms: Some(2),
+        };
+        let reached = |rung, first_seq, last_seq, at| Change::AddReceipt {
+            stream,
+            member,
+            rung,
+            first_seq,
+            last_seq,
+            moment: moment(at),
+        };
+        let mut changes: Vec<Change> = (1..=9)
+            .map(|number| Change::AppendEntry(entry(1, number, Author::Person(PersonId::new(1).unwrap()))))
+            .collect();
+        changes.extend([
+            reached(Rung::Sent, 1, 9, 10),
+            reached(Rung::Delivered, 1, 2, 20),
+            reached(Rung::Delivered, 6, 7, 21),
+            reached(Rung::Delivered, 3, 5, 22),
+            reached(Rung::Read, 1, 4, 30),
+            reached(Rung::Acted, 2, 2, 40),
+        ]);
+        store.commit(&changes).unwrap();
+        for (number, sent, delivered, read, acted) in [
+            (1, Some(10), Some(20), Some(30), None),
+            (2, Some(10), Some(20), Some(30), Some(40)),
+            (4, Some(10), Some(22), Some(30), None),
+            (6, Some(10), Some(21), None, None),
+            (8, Some(10), None, None, None),
+        ] {
+            let rows = store.receipts(&direct(1, 264), seq(number)).unwrap().unwrap();
+            let [row] = rows.as_slice() else {
+                panic!("{engine}: one member besides the author's side: {rows:?}")
+            };
+            let at = |moment: Option<Moment>| moment.map(|moment| moment.server_ms);
+            let got = (at(row.sent), at(row.delivered), at(row.read), at(row.acted));
+            assert_eq!(got, (sent, delivered, read, acted), "{engine}: entry {number}");
+        }
+        assert_eq!(
+            store.receipts(&direct(1, 264), seq(10)).unwrap(),
+            None,
+            "{engine}"
+        );
+    });
+}
+
+#[test]
+fn tracks_events_operations_and_keys_are_found_again() {
+    engines(|engine, reopen| {
+        let store = reopen();
+        let position = |at_ms: i64| {
+            let fix = Fix {
+                at_ms,
+                ..Fix::from_degrees(0, 1.5, 2.5).unwrap()
+            };
+            Position {
+                fix,
+                received_ms: at_ms + 1,
+            }
+        };
+        let (a, b) = (device_id(1), device_id(2));
+        let mut changes: Vec<Change> = [-10, -1, 0, 5, 1_000]
+            .iter()
+            .map(|at| Change::AddPosition(a, position(*at)))
+            .collect();
+        changes.push(Change::AddPosition(b, position(3)));
+        changes.push(Change::AddPosition(a, position(5)));
+        let event = |cursor| {
+            let moment = Moment::server(4);
+            let (rung, member, stream) = (Rung::Read, Member::Office, stream_id(1));
+            let kind = EventKind::EntriesReached {
+                rung,
+                stream,
+                first_seq: 1,
+                last_seq: 2,
+                member,
+                moment,
+            };
+            Event {
+                cursor,
+                at_ms: 3,
+                kind,
+            }
+        };
+        changes.extend((1..=5).map(|cursor| Change::AppendEvent(event(cursor))));
+        let (epoch, op) = (Epoch::new(8).unwrap(), OpNumber::new(300).unwrap());
+        changes.push(Change::TakeOperation {
+            device: a,
+            epoch,
+            op,
+            digest: ContentDigest([3; 16]),
+        });
+        let author = PersonId::new(1).unwrap();
+        let posted = Posted {
+            digest: [4; 32],
+            stream: stream_id(1),
+            seq: seq(2),
+        };
+        changes.push(Change::PutPosted {
+            author,
+            key: "k".to_owned(),
+            posted: posted.clone(),
+        });
+        store.commit(&changes).unwrap();
+
+        let times = |from, to, limit| -> Vec<i64> {
+            store
+                .track(a, from, to, limit)
+                .unwrap()
+                .iter()
+                .map(|position| position.fix.at_ms)
+                .collect()
+        };
+        assert_eq!(
+            times(i64::MIN, i64::MAX, 99),
+            [-10, -1, 0, 5, 1_000],
+            "{engine}: a repeated fix is one"
+        );
+        assert_eq!(times(-1, 5, 99), [-1, 0, 5], "{engine}");
+        assert_eq!(times(-1, 5, 2), [-1, 0], "{engine}");
+        assert_eq!(times(6, 5, 2), [0; 0], "{engine}");
+        assert_eq!(store.events(2, 2).unwrap(), [event(3), event(4)], "{engine}");
+        assert_eq!(store.events(5, 2).unwrap(), [], "{engine}");
+        assert_eq!(
+            store.operation(a, epoch, op).unwrap(),
+            Some(ContentDigest([3; 16])),
+            "{engine}"
+        );
+        assert_eq!(store.operation(b, epoch, op).unwrap(), None, "{engine}");
+        assert_eq!(store.posted(author, "k").unwrap(), Some(posted), "{engine}");
+        assert_eq!(store.posted(author, "kk").unwrap(), None, "{engine}");
+    });
+}
+
+#[test]
+fn a_folder_has_one_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let _first = FjallStore::open(folder.path()).unwrap();
+    let second = FjallStore::open(folder.path());
+    assert!(matches!(second, Err(StoreError::Locked(_))), "{:?}", second.err());
+}

@@ -1,0 +1,353 @@
+//! The domain on ordered keys: what every embedded engine shares.
+
+use super::keys::{self, Key, Numbers, Table};
+use super::records::{MetaRecord, ReceiptRecord, Record};
+use super::{Change, MemberCursor, Posted, State, Store, StoreError};
+use crate::device::Device;
+use crate::entry::{Author, Entry, Moment, Page, Receipt, Rung};
+use crate::event::{Event, EventCursor};
+use crate::person::{Person, SignIn};
+use crate::position::Position;
+use crate::stream::{Member, Stream};
+use prost::Message;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use waypost_proto::{
+    ContentDigest, Cumulative, DeviceId, Epoch, Generation, Incarnation, OpNumber, PersonId, Seq, StreamId,
+};
+
+/// An engine with ordered keys, whose batches are atomic and durable.
+pub trait OrderedKeys: Send + Sync + 'static {
+    /// The value of a key.
+    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Visits the records from `first` to `last`, both included, in the order that was asked for, until told to stop.
+    fn scan(&self, first: &[u8], last: &[u8], order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError>;
+
+    /// All or nothing; durable when it returns.
+    fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError>;
+}
+
+/// Called with a key and its value; says whether to go on.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError> + 'a;
+
+/// Which end of a range comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The lowest key.
+    Ascending,
+    /// The highest key.
+    Descending,
+}
+
+/// A key and its new value; `None` deletes.
+pub type Write = (Vec<u8>, Option<Vec<u8>>);
+
+/// A [`Store`] on an engine with ordered keys.
+#[derive(Debug, Default)]
+pub struct KeyedStore<K>(pub(super) K);
+
+impl<K: OrderedKeys> Store for KeyedStore<K> {
+    fn load(&self, fresh_incarnation: u64) -> Result<State, StoreError> {
+        let meta_key = Key::of(Table::Meta).done();
+        let mut meta = match self.0.read(&meta_key)? {
+            Some(bytes) => MetaRecord::decode(bytes.as_slice()).map_err(|_| StoreError::Damaged("meta"))?,
+            None => MetaRecord {
+                incarnation: fresh_incarnation,
+                generation: 0,
+            },
+        };
+        meta.generation += 1;
+        self.0.commit(vec![(meta_key, Some(meta.encode_to_vec()))])?;
+        let mut state = State {
+            incarnation: Incarnation::new(meta.incarnation).ok_or(StoreError::Damaged("meta"))?,
+            generation: Generation::new(meta.generation).ok_or(StoreError::Damaged("meta"))?,
+            devices: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            people: BTreeMap::new(),
+            sign_ins: BTreeMap::new(),
+            ledgers: BTreeMap::new(),
+            transfers: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+            latest: BTreeMap::new(),
+            last_event: self.last_number(Key::of(Table::Events))?,
+        };
+        self.each(Table::Devices, |_, device: Device| {
+            state.devices.insert(device.id, device);
+            Some(())
+        })?;
+        self.each(Table::People, |_, person: Person| {
+            state.people.insert(person.id, person);
+            Some(())
+        })?;
+        self.each(Table::SignIns, |_, sign_in: SignIn| {
+            state.sign_ins.insert(sign_in.token_hash, sign_in);
+            Some(())
+        })?;
+        let mut streams = Vec::new();
+        self.each(Table::Streams, |_, stream: Stream| {
+            streams.push(stream);
+            Some(())
+        })?;
+        for stream in streams {
+            let head = self.last_number(Key::of(Table::Entries).u32(stream.id.number()))?;
+            state.streams.insert(stream.id, (stream, head));
+        }
+        self.each(Table::Ledgers, |mut key, taken: Cumulative| {
+            state
+                .ledgers
+                .insert((DeviceId::new(key.u32()?)?, Epoch::new(key.u64()?)?), taken);
+            Some(())
+        })?;
+        self.each(Table::Transfers, |mut key, held: Cumulative| {
+            let installation = (DeviceId::new(key.u32()?)?, Epoch::new(key.u64()?)?);
+            state
+                .transfers
+                .entry(installation)
+                .or_default()
+                .insert(StreamId::new(key.u32()?)?, held);
+            Some(())
+        })?;
+        self.each(Table::Cursors, |mut key, cursor: MemberCursor| {
+            state
+                .cursors
+                .insert((StreamId::new(key.u32()?)?, key.member()?), cursor);
+            Some(())
+        })?;
+        self.each(Table::Latest, |mut key, position: Position| {
+            state.latest.insert(DeviceId::new(key.u32()?)?, position);
+            Some(())
+        })?;
+        Ok(state)
+    }
+
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        self.0.commit(changes.iter().map(write).collect())
+    }
+
+    fn entries(
+        &self,
+        stream: StreamId,
+        page: Page,
+        limit: usize,
+        head: u64,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let (first, last, order) = match page {
+            Page::Newest => (1, head, Order::Descending),
+            Page::Before(seq) => (1, head.min(seq.saturating_sub(1)), Order::Descending),
+            Page::After(seq) => (seq.saturating_add(1), head, Order::Ascending),
+        };
+        let mut entries = self.read_range(
+            &keys::entry(stream, first),
+            &keys::entry(stream, last),
+            order,
+            limit,
+        )?;
+        if order == Order::Descending {
+            entries.reverse();
+        }
+        Ok(entries)
+    }
+
+    fn entry(&self, stream: StreamId, seq: Seq) -> Result<Option<Entry>, StoreError> {
+        self.0
+            .read(&keys::entry(stream, seq.number()))?
+            .map(|bytes| Entry::decode(&bytes))
+            .transpose()
+    }
+
+    fn receipts(&self, stream: &Stream, seq: Seq) -> Result<Option<Vec<Receipt>>, StoreError> {
+        let Some(entry) = self.entry(stream.id, seq)? else {
+            return Ok(None);
+        };
+        let is_author = |member| match (member, entry.author) {
+            (Member::Device(device), Author::Device(author)) => device == author,
+            (Member::Office | Member::Person(_), Author::Person(_)) => true,
+            _ => false,
+        };
+        let mut rows: Vec<Receipt> = Vec::new();
+        for membership in &stream.members {
+            let member = membership.member;
+            let listed = rows.iter().any(|row| row.member == member);
+            if is_author(member) || listed || !stream.may_read(member, seq.number()) {
+                continue;
+            }
+            rows.push(Receipt {
+                member,
+                accepted: entry.accepted,
+                sent: self.reached(stream.id, member, Rung::Sent, seq)?,
+                delivered: self.reached(stream.id, member, Rung::Delivered, seq)?,
+                read: self.reached(stream.id, member, Rung::Read, seq)?,
+                acted: self.reached(stream.id, member, Rung::Acted, seq)?,
+            });
+        }
+        Ok(Some(rows))
+    }
+
+    fn track(
+        &self,
+        device: DeviceId,
+        from_ms: i64,
+        to_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<Position>, StoreError> {
+        self.read_range(
+            &keys::track(device, from_ms),
+            &keys::track(device, to_ms),
+            Order::Ascending,
+            limit,
+        )
+    }
+
+    fn events(&self, after: EventCursor, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let first = keys::event(after.saturating_add(1));
+        self.read_range(&first, &keys::event(u64::MAX), Order::Ascending, limit)
+    }
+
+    fn posted(&self, author: PersonId, key: &str) -> Result<Option<Posted>, StoreError> {
+        self.0
+            .read(&keys::posted(author, key))?
+            .map(|bytes| Posted::decode(&bytes))
+            .transpose()
+    }
+
+    fn operation(
+        &self,
+        device: DeviceId,
+        epoch: Epoch,
+        op: OpNumber,
+    ) -> Result<Option<ContentDigest>, StoreError> {
+        self.0
+            .read(&keys::operation(device, epoch, op))?
+            .map(|bytes| {
+                bytes
+                    .try_into()
+                    .map(ContentDigest)
+                    .map_err(|_| StoreError::Damaged("operation"))
+            })
+            .transpose()
+    }
+}
+
+impl<K: OrderedKeys> KeyedStore<K> {
+    /// Hands every record of a table to `take`, which returns `None` for one that cannot be.
+    fn each<R: Record>(
+        &self,
+        table: Table,
+        mut take: impl FnMut(Numbers<'_>, R) -> Option<()>,
+    ) -> Result<(), StoreError> {
+        // No key is longer than a letter and 40 bytes, but for idempotency keys, which nobody walks.
+        let (first, last) = (vec![table as u8], [&[table as u8][..], &[0xff; 41]].concat());
+        self.0.scan(&first, &last, Order::Ascending, &mut |key, value| {
+            take(Numbers(&key[1..]), R::decode(value)?).ok_or(StoreError::Damaged(R::NAME))?;
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    fn read_range<R: Record>(
+        &self,
+        first: &[u8],
+        last: &[u8],
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<R>, StoreError> {
+        let mut records = Vec::new();
+        if limit == 0 || first > last {
+            return Ok(records);
+        }
+        self.0.scan(first, last, order, &mut |_, value| {
+            records.push(R::decode(value)?);
+            Ok(if records.len() < limit {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            })
+        })?;
+        Ok(records)
+    }
+
+    /// The number at the end of the last key with this beginning; 0 where there is none.
+    fn last_number(&self, prefix: Key) -> Result<u64, StoreError> {
+        let prefix = prefix.done();
+        let (first, last) = (
+            [&prefix[..], &[0; 8]].concat(),
+            [&prefix[..], &[0xff; 8]].concat(),
+        );
+        let mut number = Some(0);
+        self.0.scan(&first, &last, Order::Descending, &mut |key, _| {
+            number = Numbers(&key[prefix.len()..]).u64();
+            Ok(ControlFlow::Break(()))
+        })?;
+        number.ok_or(StoreError::Damaged("key"))
+    }
+
+    /// Receipts of one rung never overlap: the first whose last entry is not before `seq` holds it or none does.
+    fn reached(
+        &self,
+        stream: StreamId,
+        member: Member,
+        rung: Rung,
+        seq: Seq,
+    ) -> Result<Option<Moment>, StoreError> {
+        let first = keys::receipt(stream, member, rung, seq.number());
+        let last = keys::receipt(stream, member, rung, u64::MAX);
+        let mut moment = None;
+        self.0.scan(&first, &last, Order::Ascending, &mut |_, value| {
+            let record = ReceiptRecord::decode(value).map_err(|_| StoreError::Damaged("receipt"))?;
+            if record.first_seq <= seq.number() {
+                moment = record.moment();
+            }
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(moment)
+    }
+}
+
+fn write(change: &Change) -> Write {
+    match change {
+        Change::PutDevice(device) => (keys::device(device.id), Some(device.encode())),
+        Change::PutPerson(person) => (keys::person(person.id), Some(person.encode())),
+        Change::PutSignIn(sign_in) => (keys::sign_in(&sign_in.token_hash), Some(sign_in.encode())),
+        Change::DeleteSignIn(token_hash) => (keys::sign_in(token_hash), None),
+        Change::PutStream(stream) => (keys::stream(stream.id), Some(stream.encode())),
+        Change::AppendEntry(entry) => (
+            keys::entry(entry.stream, entry.seq.number()),
+            Some(entry.encode()),
+        ),
+        Change::TakeOperation {
+            device,
+            epoch,
+            op,
+            digest,
+        } => (keys::operation(*device, *epoch, *op), Some(digest.0.to_vec())),
+        Change::PutLedger { device, epoch, taken } => (keys::ledger(*device, *epoch), Some(taken.encode())),
+        Change::PutTransfer {
+            device,
+            epoch,
+            stream,
+            held,
+        } => (keys::transfer(*device, *epoch, *stream), Some(held.encode())),
+        Change::PutCursor {
+            stream,
+            member,
+            cursor,
+        } => (keys::cursor(*stream, *member), Some(cursor.encode())),
+        Change::AddReceipt {
+            stream,
+            member,
+            rung,
+            first_seq,
+            last_seq,
+            moment,
+        } => (
+            keys::receipt(*stream, *member, *rung, *last_seq),
+            Some(ReceiptRecord::new(*first_seq, *moment).encode_to_vec()),
+        ),
+        Change::AppendEvent(event) => (keys::event(event.cursor), Some(event.encode())),
+        Change::PutLatest(device, position) => (keys::latest(*device), Some(position.encode())),
+        Change::AddPosition(device, position) => {
+            (keys::track(*device, position.fix.at_ms), Some(position.encode()))
+        }
+        Change::PutPosted { author, key, posted } => (keys::posted(*author, key), Some(posted.encode())),
+    }
+}

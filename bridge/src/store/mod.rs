@@ -1,0 +1,230 @@
+//! What the bridge keeps, at the level of the domain: one trait, one conformance suite, several engines.
+//!
+//! A [`Store`] takes [`Change`]s in atomic batches and answers reads. The one rule: when [`Store::commit`] returns,
+//! the whole batch is on disk; where it fails, nothing of it may be shown, and the server stops.
+
+#[cfg(test)]
+mod conformance;
+mod fjall;
+mod keys;
+mod kv;
+mod memory;
+mod records;
+
+pub use fjall::{FjallKeys, FjallStore};
+pub use kv::{KeyedStore, Order, OrderedKeys, Visit, Write};
+pub use memory::{MemoryKeys, MemoryStore};
+
+use crate::device::Device;
+use crate::entry::{Entry, Moment, Page, Receipt, Rung};
+use crate::event::{Event, EventCursor};
+use crate::person::{Person, SignIn};
+use crate::position::Position;
+use crate::stream::{Member, Stream};
+use std::collections::BTreeMap;
+use waypost_proto::{
+    ContentDigest, Cumulative, DeviceId, Epoch, Generation, Incarnation, OpNumber, PersonId, Seq, StreamId,
+};
+
+/// A durable home for everything that the bridge knows.
+pub trait Store: Send + Sync + 'static {
+    /// Reads what the core keeps in memory, and begins a new generation, which is on disk when this returns.
+    /// `fresh_incarnation` names the store where it is new.
+    fn load(&self, fresh_incarnation: u64) -> Result<State, StoreError>;
+
+    /// Writes all of a batch or nothing; durable when it returns.
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError>;
+
+    /// At most `limit` entries up to number `head`, ascending.
+    fn entries(
+        &self,
+        stream: StreamId,
+        page: Page,
+        limit: usize,
+        head: u64,
+    ) -> Result<Vec<Entry>, StoreError>;
+
+    /// One entry.
+    fn entry(&self, stream: StreamId, seq: Seq) -> Result<Option<Entry>, StoreError>;
+
+    /// A row for each member of `stream` that may read the entry, but for its author; `None` where there is no such
+    /// entry.
+    fn receipts(&self, stream: &Stream, seq: Seq) -> Result<Option<Vec<Receipt>>, StoreError>;
+
+    /// Positions from `from_ms` to `to_ms`, both included, oldest first, at most `limit`.
+    fn track(
+        &self,
+        device: DeviceId,
+        from_ms: i64,
+        to_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<Position>, StoreError>;
+
+    /// Events after a cursor, oldest first, at most `limit`.
+    fn events(&self, after: EventCursor, limit: usize) -> Result<Vec<Event>, StoreError>;
+
+    /// What an idempotency key of this person made.
+    fn posted(&self, author: PersonId, key: &str) -> Result<Option<Posted>, StoreError>;
+
+    /// The digest of an operation that was taken; `None` for a void.
+    fn operation(
+        &self,
+        device: DeviceId,
+        epoch: Epoch,
+        op: OpNumber,
+    ) -> Result<Option<ContentDigest>, StoreError>;
+}
+
+/// A store that failed. Retrying does not help: the disk, its room or its rights need a person.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The engine could not read or write.
+    #[error(
+        "the store cannot be read or written: {0}. Check the disk, its free space and the rights of the data folder"
+    )]
+    Engine(Box<dyn std::error::Error + Send + Sync>),
+    /// A record that cannot be one: the data were changed by something else.
+    #[error("the store holds a damaged {0} record; put the data folder back from a backup")]
+    Damaged(&'static str),
+    /// Another process has the data folder.
+    #[error("another process uses the data folder {0}; stop it first, or choose another folder with --data")]
+    Locked(String),
+}
+
+/// One change to the store.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Writes a device anew.
+    PutDevice(Device),
+    /// Writes a person anew.
+    PutPerson(Person),
+    /// Keeps a sign-in.
+    PutSignIn(SignIn),
+    /// Forgets a sign-in.
+    DeleteSignIn([u8; 32]),
+    /// Writes a stream and its members anew.
+    PutStream(Stream),
+    /// Adds an entry.
+    AppendEntry(Entry),
+    /// Remembers the content of an operation that was taken; voids have none.
+    TakeOperation {
+        /// The device.
+        device: DeviceId,
+        /// Its outbox.
+        epoch: Epoch,
+        /// The number.
+        op: OpNumber,
+        /// Its content.
+        digest: ContentDigest,
+    },
+    /// Which operations of an outbox are taken.
+    PutLedger {
+        /// The device.
+        device: DeviceId,
+        /// Its outbox.
+        epoch: Epoch,
+        /// The numbers.
+        taken: Cumulative,
+    },
+    /// What an installation holds of a stream.
+    PutTransfer {
+        /// The device.
+        device: DeviceId,
+        /// The installation.
+        epoch: Epoch,
+        /// The stream.
+        stream: StreamId,
+        /// The numbers of its entries.
+        held: Cumulative,
+    },
+    /// How far a member has come in a stream.
+    PutCursor {
+        /// The stream.
+        stream: StreamId,
+        /// Who.
+        member: Member,
+        /// How far.
+        cursor: MemberCursor,
+    },
+    /// Entries that reached a rung for the first time.
+    AddReceipt {
+        /// The stream.
+        stream: StreamId,
+        /// For whom.
+        member: Member,
+        /// Which rung.
+        rung: Rung,
+        /// The first entry.
+        first_seq: u64,
+        /// The last entry.
+        last_seq: u64,
+        /// When.
+        moment: Moment,
+    },
+    /// Adds to the event log.
+    AppendEvent(Event),
+    /// Where a device is.
+    PutLatest(DeviceId, Position),
+    /// Where a device was.
+    AddPosition(DeviceId, Position),
+    /// What an idempotency key made.
+    PutPosted {
+        /// The caller.
+        author: PersonId,
+        /// The key.
+        key: String,
+        /// What it made.
+        posted: Posted,
+    },
+}
+
+/// How far one member has come in one stream. Never goes back.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MemberCursor {
+    /// The last entry that was handed to a connected link.
+    pub sent: u64,
+    /// What is on the member's device.
+    pub delivered: Cumulative,
+    /// The last entry that was read.
+    pub read: u64,
+}
+
+/// What an idempotency key made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Posted {
+    /// SHA-256 of the request.
+    pub digest: [u8; 32],
+    /// The entry's stream.
+    pub stream: StreamId,
+    /// The entry's number.
+    pub seq: Seq,
+}
+
+/// What the core keeps in memory.
+///
+/// Memory: about 300 bytes a device with its stream and cursors, 60 bytes a person and a sign-in.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Names the store.
+    pub incarnation: Incarnation,
+    /// Counts its starts; this one included.
+    pub generation: Generation,
+    /// All devices, revoked ones too.
+    pub devices: BTreeMap<DeviceId, Device>,
+    /// All streams with the number of their last entry.
+    pub streams: BTreeMap<StreamId, (Stream, u64)>,
+    /// All people.
+    pub people: BTreeMap<PersonId, Person>,
+    /// All sign-ins, expired ones too.
+    pub sign_ins: BTreeMap<[u8; 32], SignIn>,
+    /// Which operations of each outbox are taken.
+    pub ledgers: BTreeMap<(DeviceId, Epoch), Cumulative>,
+    /// What each installation holds.
+    pub transfers: BTreeMap<(DeviceId, Epoch), BTreeMap<StreamId, Cumulative>>,
+    /// How far each member has come.
+    pub cursors: BTreeMap<(StreamId, Member), MemberCursor>,
+    /// Where each device is.
+    pub latest: BTreeMap<DeviceId, Position>,
+    /// The newest event; 0 for none.
+    pub last_event: EventCursor,
+}

@@ -1,0 +1,689 @@
+//! How things are written down: protobuf, so that a later version reads what an earlier one wrote. Numbers of fields
+//! are never reused.
+
+use super::{MemberCursor, Posted, StoreError};
+use crate::device::{Device, Driver};
+use crate::entry::{Author, Entry, EntryBody, Moment, Rung};
+use crate::event::{Event, EventKind};
+use crate::person::{Person, Role, SignIn};
+use crate::position::Position;
+use crate::stream::{Member, Membership, Stream, StreamKind};
+use prost::Message;
+use waypost_proto::{Cumulative, DeviceId, Epoch, Fix, Motion, OpNumber, PersonId, Seq, StreamId};
+
+/// Something that is written as a record.
+pub(super) trait Record: Sized {
+    /// What a damaged one is called in an error.
+    const NAME: &'static str;
+    type Wire: Message + Default;
+
+    fn to_wire(&self) -> Self::Wire;
+    fn from_wire(wire: Self::Wire) -> Option<Self>;
+
+    fn encode(&self) -> Vec<u8> {
+        self.to_wire().encode_to_vec()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let wire = Self::Wire::decode(bytes).map_err(|_| StoreError::Damaged(Self::NAME))?;
+        Self::from_wire(wire).ok_or(StoreError::Damaged(Self::NAME))
+    }
+}
+
+/// The store's own name and the count of its starts.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct MetaRecord {
+    #[prost(fixed64, tag = "1")]
+    pub(super) incarnation: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) generation: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct DeviceRecord {
+    #[prost(uint32, tag = "1")]
+    id: u32,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, optional, tag = "3")]
+    driver_name: Option<String>,
+    #[prost(string, tag = "4")]
+    driver_locale: String,
+    #[prost(string, repeated, tag = "5")]
+    labels: Vec<String>,
+    #[prost(bytes = "vec", tag = "6")]
+    secret_hash: Vec<u8>,
+    #[prost(uint32, tag = "7")]
+    stream: u32,
+    #[prost(string, optional, tag = "8")]
+    app: Option<String>,
+    #[prost(int64, optional, tag = "9")]
+    last_seen_ms: Option<i64>,
+    #[prost(bool, tag = "10")]
+    revoked: bool,
+}
+
+impl Record for Device {
+    const NAME: &'static str = "device";
+    type Wire = DeviceRecord;
+
+    fn to_wire(&self) -> DeviceRecord {
+        DeviceRecord {
+            id: self.id.number(),
+            name: self.name.clone(),
+            driver_name: self.driver.as_ref().map(|driver| driver.name.clone()),
+            driver_locale: self
+                .driver
+                .as_ref()
+                .map(|driver| driver.locale.clone())
+                .unwrap_or_default(),
+            labels: self.labels.clone(),
+            secret_hash: self.secret_hash.to_vec(),
+            stream: self.stream.number(),
+            app: self.app.clone(),
+            last_seen_ms: self.last_seen_ms,
+            revoked: self.revoked,
+        }
+    }
+
+    fn from_wire(wire: DeviceRecord) -> Option<Self> {
+        Some(Self {
+            id: DeviceId::new(wire.id)?,
+            name: wire.name,
+            driver: wire.driver_name.map(|name| Driver {
+                name,
+                locale: wire.driver_locale,
+            }),
+            labels: wire.labels,
+            secret_hash: wire.secret_hash.try_into().ok()?,
+            stream: StreamId::new(wire.stream)?,
+            app: wire.app,
+            last_seen_ms: wire.last_seen_ms,
+            revoked: wire.revoked,
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct PersonRecord {
+    #[prost(uint32, tag = "1")]
+    id: u32,
+    #[prost(string, tag = "2")]
+    email: String,
+    #[prost(string, tag = "3")]
+    name: String,
+    #[prost(uint32, tag = "4")]
+    role: u32,
+    #[prost(string, tag = "5")]
+    password_hash: String,
+}
+
+impl Record for Person {
+    const NAME: &'static str = "person";
+    type Wire = PersonRecord;
+
+    fn to_wire(&self) -> PersonRecord {
+        PersonRecord {
+            id: self.id.number(),
+            email: self.email.clone(),
+            name: self.name.clone(),
+            role: match self.role {
+                Role::Admin => 1,
+                Role::Dispatcher => 2,
+                Role::Viewer => 3,
+            },
+            password_hash: self.password_hash.clone(),
+        }
+    }
+
+    fn from_wire(wire: PersonRecord) -> Option<Self> {
+        let role = match wire.role {
+            1 => Role::Admin,
+            2 => Role::Dispatcher,
+            3 => Role::Viewer,
+            _ => return None,
+        };
+        let id = PersonId::new(wire.id)?;
+        Some(Self {
+            id,
+            email: wire.email,
+            name: wire.name,
+            role,
+            password_hash: wire.password_hash,
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct SignInRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    token_hash: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    person: u32,
+    #[prost(int64, tag = "3")]
+    expires_ms: i64,
+}
+
+impl Record for SignIn {
+    const NAME: &'static str = "sign-in";
+    type Wire = SignInRecord;
+
+    fn to_wire(&self) -> SignInRecord {
+        SignInRecord {
+            token_hash: self.token_hash.to_vec(),
+            person: self.person.number(),
+            expires_ms: self.expires_ms,
+        }
+    }
+
+    fn from_wire(wire: SignInRecord) -> Option<Self> {
+        Some(Self {
+            token_hash: wire.token_hash.try_into().ok()?,
+            person: PersonId::new(wire.person)?,
+            expires_ms: wire.expires_ms,
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct MemberRecord {
+    #[prost(uint32, tag = "1")]
+    device: u32,
+    #[prost(uint32, tag = "2")]
+    person: u32,
+}
+
+fn member_to_wire(member: Member) -> MemberRecord {
+    match member {
+        Member::Device(device) => MemberRecord {
+            device: device.number(),
+            person: 0,
+        },
+        Member::Person(person) => MemberRecord {
+            device: 0,
+            person: person.number(),
+        },
+        Member::Office => MemberRecord::default(),
+    }
+}
+
+fn member_from_wire(wire: &MemberRecord) -> Member {
+    match (DeviceId::new(wire.device), PersonId::new(wire.person)) {
+        (Some(device), _) => Member::Device(device),
+        (None, Some(person)) => Member::Person(person),
+        (None, None) => Member::Office,
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct MembershipRecord {
+    #[prost(message, optional, tag = "1")]
+    member: Option<MemberRecord>,
+    #[prost(uint64, tag = "2")]
+    first_seq: u64,
+    #[prost(uint64, optional, tag = "3")]
+    last_seq: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct StreamRecord {
+    #[prost(uint32, tag = "1")]
+    id: u32,
+    #[prost(uint32, tag = "2")]
+    kind: u32,
+    #[prost(string, tag = "3")]
+    title: String,
+    #[prost(message, repeated, tag = "4")]
+    members: Vec<MembershipRecord>,
+}
+
+impl Record for Stream {
+    const NAME: &'static str = "stream";
+    type Wire = StreamRecord;
+
+    fn to_wire(&self) -> StreamRecord {
+        StreamRecord {
+            id: self.id.number(),
+            kind: match self.kind {
+                StreamKind::Direct => 1,
+            },
+            title: self.title.clone(),
+            members: self
+                .members
+                .iter()
+                .map(|membership| MembershipRecord {
+                    member: Some(member_to_wire(membership.member)),
+                    first_seq: membership.first_seq,
+                    last_seq: membership.last_seq,
+                })
+                .collect(),
+        }
+    }
+
+    fn from_wire(wire: StreamRecord) -> Option<Self> {
+        let kind = match wire.kind {
+            1 => StreamKind::Direct,
+            _ => return None,
+        };
+        let members = wire.members.iter().map(|m| {
+            let member = member_from_wire(m.member.as_ref()?);
+            Some(Membership {
+                member,
+                first_seq: m.first_seq,
+                last_seq: m.last_seq,
+            })
+        });
+        Some(Self {
+            id: StreamId::new(wire.id)?,
+            kind,
+            title: wire.title,
+            members: members.collect::<Option<_>>()?,
+        })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct MomentRecord {
+    #[prost(int64, optional, tag = "1")]
+    device_ms: Option<i64>,
+    #[prost(int64, tag = "2")]
+    server_ms: i64,
+    #[prost(int64, optional, tag = "3")]
+    offset_ms: Option<i64>,
+}
+
+impl From<Moment> for MomentRecord {
+    fn from(moment: Moment) -> Self {
+        Self {
+            device_ms: moment.device_ms,
+            server_ms: moment.server_ms,
+            offset_ms: moment.offset_ms,
+        }
+    }
+}
+
+impl From<MomentRecord> for Moment {
+    fn from(record: MomentRecord) -> Self {
+        Self {
+            device_ms: record.device_ms,
+            server_ms: record.server_ms,
+            offset_ms: record.offset_ms,
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct EntryRecord {
+    #[prost(uint32, tag = "1")]
+    stream: u32,
+    #[prost(uint64, tag = "2")]
+    seq: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    id: Vec<u8>,
+    #[prost(uint32, tag = "4")]
+    author_device: u32,
+    #[prost(uint32, tag = "5")]
+    author_person: u32,
+    #[prost(fixed64, tag = "6")]
+    epoch: u64,
+    #[prost(uint64, tag = "7")]
+    op: u64,
+    #[prost(message, optional, tag = "8")]
+    accepted: Option<MomentRecord>,
+    #[prost(bool, tag = "9")]
+    urgent: bool,
+    #[prost(int64, optional, tag = "10")]
+    expires_ms: Option<i64>,
+    #[prost(uint64, tag = "11")]
+    reply_to: u64,
+    #[prost(string, optional, tag = "12")]
+    text: Option<String>,
+}
+
+impl Record for Entry {
+    const NAME: &'static str = "entry";
+    type Wire = EntryRecord;
+
+    fn to_wire(&self) -> EntryRecord {
+        let EntryBody::Text(text) = &self.body;
+        EntryRecord {
+            stream: self.stream.number(),
+            seq: self.seq.number(),
+            id: self.id.to_vec(),
+            author_device: if let Author::Device(device) = self.author {
+                device.number()
+            } else {
+                0
+            },
+            author_person: if let Author::Person(person) = self.author {
+                person.number()
+            } else {
+                0
+            },
+            epoch: self.operation.map_or(0, |(epoch, _)| epoch.number()),
+            op: self.operation.map_or(0, |(_, op)| op.number()),
+            accepted: Some(self.accepted.into()),
+            urgent: self.urgent,
+            expires_ms: self.expires_ms,
+            reply_to: self.reply_to.map_or(0, Seq::number),
+            text: Some(text.clone()),
+        }
+    }
+
+    fn from_wire(wire: EntryRecord) -> Option<Self> {
+        Some(Self {
+            stream: StreamId::new(wire.stream)?,
+            seq: Seq::new(wire.seq)?,
+            id: wire.id.try_into().ok()?,
+            author: match (
+                DeviceId::new(wire.author_device),
+                PersonId::new(wire.author_person),
+            ) {
+                (Some(device), _) => Author::Device(device),
+                (None, Some(person)) => Author::Person(person),
+                (None, None) => Author::System,
+            },
+            operation: Epoch::new(wire.epoch).zip(OpNumber::new(wire.op)),
+            accepted: wire.accepted?.into(),
+            urgent: wire.urgent,
+            expires_ms: wire.expires_ms,
+            reply_to: Seq::new(wire.reply_to),
+            body: EntryBody::Text(wire.text?),
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct NumbersRecord {
+    #[prost(uint64, tag = "1")]
+    through: u64,
+    #[prost(uint64, repeated, tag = "2")]
+    above: Vec<u64>,
+}
+
+impl Record for Cumulative {
+    const NAME: &'static str = "acknowledgement";
+    type Wire = NumbersRecord;
+
+    fn to_wire(&self) -> NumbersRecord {
+        NumbersRecord {
+            through: self.through(),
+            above: Cumulative::to_wire(self),
+        }
+    }
+
+    fn from_wire(wire: NumbersRecord) -> Option<Self> {
+        Cumulative::from_wire(wire.through, &wire.above).ok()
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct CursorRecord {
+    #[prost(uint64, tag = "1")]
+    sent: u64,
+    #[prost(message, optional, tag = "2")]
+    delivered: Option<NumbersRecord>,
+    #[prost(uint64, tag = "3")]
+    read: u64,
+}
+
+impl Record for MemberCursor {
+    const NAME: &'static str = "cursor";
+    type Wire = CursorRecord;
+
+    fn to_wire(&self) -> CursorRecord {
+        CursorRecord {
+            sent: self.sent,
+            delivered: Some(Record::to_wire(&self.delivered)),
+            read: self.read,
+        }
+    }
+
+    fn from_wire(wire: CursorRecord) -> Option<Self> {
+        let delivered = <Cumulative as Record>::from_wire(wire.delivered?)?;
+        Some(Self {
+            sent: wire.sent,
+            delivered,
+            read: wire.read,
+        })
+    }
+}
+
+/// From which entry on a receipt holds; its last entry stands in the key.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ReceiptRecord {
+    #[prost(uint64, tag = "1")]
+    pub(super) first_seq: u64,
+    #[prost(message, optional, tag = "2")]
+    moment: Option<MomentRecord>,
+}
+
+impl ReceiptRecord {
+    pub(super) fn new(first_seq: u64, moment: Moment) -> Self {
+        Self {
+            first_seq,
+            moment: Some(moment.into()),
+        }
+    }
+
+    pub(super) fn moment(&self) -> Option<Moment> {
+        self.moment.map(Into::into)
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct EventRecord {
+    #[prost(uint64, tag = "1")]
+    cursor: u64,
+    #[prost(int64, tag = "2")]
+    at_ms: i64,
+    /// 1 accepted, 2 sent, 3 delivered, 4 read, 5 acted, 6 online, 7 offline, 8 enrolled, 9 revoked, 10 forked.
+    #[prost(uint32, tag = "3")]
+    kind: u32,
+    #[prost(uint32, tag = "4")]
+    stream: u32,
+    #[prost(uint64, tag = "5")]
+    first_seq: u64,
+    #[prost(uint64, tag = "6")]
+    last_seq: u64,
+    #[prost(message, optional, tag = "7")]
+    member: Option<MemberRecord>,
+    #[prost(message, optional, tag = "8")]
+    moment: Option<MomentRecord>,
+    #[prost(uint32, tag = "9")]
+    device: u32,
+}
+
+impl Record for Event {
+    const NAME: &'static str = "event";
+    type Wire = EventRecord;
+
+    fn to_wire(&self) -> EventRecord {
+        let bare = EventRecord {
+            cursor: self.cursor,
+            at_ms: self.at_ms,
+            ..EventRecord::default()
+        };
+        let of_device = |kind, device: &DeviceId| EventRecord {
+            kind,
+            device: device.number(),
+            ..bare.clone()
+        };
+        match &self.kind {
+            EventKind::EntryAccepted { stream, seq } => EventRecord {
+                kind: 1,
+                stream: stream.number(),
+                first_seq: seq.number(),
+                ..bare
+            },
+            EventKind::EntriesReached {
+                rung,
+                stream,
+                first_seq,
+                last_seq,
+                member,
+                moment,
+            } => EventRecord {
+                kind: match rung {
+                    Rung::Sent => 2,
+                    Rung::Delivered => 3,
+                    Rung::Read | Rung::Acted => 4,
+                },
+                stream: stream.number(),
+                first_seq: *first_seq,
+                last_seq: *last_seq,
+                member: Some(member_to_wire(*member)),
+                moment: Some((*moment).into()),
+                ..bare
+            },
+            EventKind::EntryActed {
+                stream,
+                seq,
+                member,
+                answer,
+            } => EventRecord {
+                kind: 5,
+                stream: stream.number(),
+                first_seq: seq.number(),
+                last_seq: answer.number(),
+                member: Some(member_to_wire(*member)),
+                ..bare
+            },
+            EventKind::DeviceOnline(device) => of_device(6, device),
+            EventKind::DeviceOffline(device) => of_device(7, device),
+            EventKind::DeviceEnrolled(device) => of_device(8, device),
+            EventKind::DeviceRevoked(device) => of_device(9, device),
+            EventKind::DeviceForked(device) => of_device(10, device),
+        }
+    }
+
+    fn from_wire(wire: EventRecord) -> Option<Self> {
+        let stream = StreamId::new(wire.stream);
+        let device = DeviceId::new(wire.device);
+        let member = wire.member.as_ref().map(member_from_wire);
+        let reached = |rung| {
+            Some(EventKind::EntriesReached {
+                rung,
+                stream: stream?,
+                first_seq: wire.first_seq,
+                last_seq: wire.last_seq,
+                member: member?,
+                moment: wire.moment?.into(),
+            })
+        };
+        let kind = match wire.kind {
+            1 => EventKind::EntryAccepted {
+                stream: stream?,
+                seq: Seq::new(wire.first_seq)?,
+            },
+            2 => reached(Rung::Sent)?,
+            3 => reached(Rung::Delivered)?,
+            4 => reached(Rung::Read)?,
+            5 => EventKind::EntryActed {
+                stream: stream?,
+                seq: Seq::new(wire.first_seq)?,
+                member: member?,
+                answer: Seq::new(wire.last_seq)?,
+            },
+            6 => EventKind::DeviceOnline(device?),
+            7 => EventKind::DeviceOffline(device?),
+            8 => EventKind::DeviceEnrolled(device?),
+            9 => EventKind::DeviceRevoked(device?),
+            10 => EventKind::DeviceForked(device?),
+            _ => return None,
+        };
+        Some(Self {
+            cursor: wire.cursor,
+            at_ms: wire.at_ms,
+            kind,
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct PositionRecord {
+    #[prost(sint64, tag = "1")]
+    at_ms: i64,
+    #[prost(sfixed32, tag = "2")]
+    lat_e7: i32,
+    #[prost(sfixed32, tag = "3")]
+    lon_e7: i32,
+    #[prost(uint32, optional, tag = "4")]
+    speed_cmps: Option<u32>,
+    #[prost(uint32, optional, tag = "5")]
+    course_ddeg: Option<u32>,
+    #[prost(uint32, optional, tag = "6")]
+    accuracy_m: Option<u32>,
+    #[prost(uint32, optional, tag = "7")]
+    battery_pct: Option<u32>,
+    #[prost(int64, tag = "8")]
+    received_ms: i64,
+}
+
+impl Record for Position {
+    const NAME: &'static str = "position";
+    type Wire = PositionRecord;
+
+    fn to_wire(&self) -> PositionRecord {
+        PositionRecord {
+            at_ms: self.fix.at_ms,
+            lat_e7: self.fix.lat_e7,
+            lon_e7: self.fix.lon_e7,
+            speed_cmps: self.fix.motion.speed_cmps,
+            course_ddeg: self.fix.motion.course_ddeg,
+            accuracy_m: self.fix.accuracy_m,
+            battery_pct: self.fix.battery_pct,
+            received_ms: self.received_ms,
+        }
+    }
+
+    fn from_wire(wire: PositionRecord) -> Option<Self> {
+        let fix = Fix {
+            at_ms: wire.at_ms,
+            lat_e7: wire.lat_e7,
+            lon_e7: wire.lon_e7,
+            motion: Motion {
+                speed_cmps: wire.speed_cmps,
+                course_ddeg: wire.course_ddeg,
+            },
+            accuracy_m: wire.accuracy_m,
+            battery_pct: wire.battery_pct,
+        };
+        Some(Self {
+            fix,
+            received_ms: wire.received_ms,
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct PostedRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    digest: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    stream: u32,
+    #[prost(uint64, tag = "3")]
+    seq: u64,
+}
+
+impl Record for Posted {
+    const NAME: &'static str = "idempotency";
+    type Wire = PostedRecord;
+
+    fn to_wire(&self) -> PostedRecord {
+        PostedRecord {
+            digest: self.digest.to_vec(),
+            stream: self.stream.number(),
+            seq: self.seq.number(),
+        }
+    }
+
+    fn from_wire(wire: PostedRecord) -> Option<Self> {
+        let (stream, seq) = StreamId::new(wire.stream).zip(Seq::new(wire.seq))?;
+        Some(Self {
+            digest: wire.digest.try_into().ok()?,
+            stream,
+            seq,
+        })
+    }
+}

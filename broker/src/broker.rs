@@ -1,0 +1,206 @@
+//! The handle of a broker, and the one lock around its core.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+
+use crate::auth::{Authenticate, Authorise, Principal};
+use crate::connection;
+use crate::core::{Core, Subscriber};
+use crate::limits::{Limits, LinkLimits};
+use crate::link::{self, LinkReceiver, LinkSender};
+use crate::listener;
+use crate::reason::Reason;
+use crate::signal::Signal;
+use crate::stats::Stats;
+use crate::telemetry::Telemetry;
+
+/// A broker. Clones are handles to the same one; it lives as long as a handle, a link or a connection does.
+///
+/// Closures that are passed in run inside the broker's lock: they must not wait, and must not call the broker.
+#[derive(Clone)]
+pub struct Broker {
+    shared: Arc<Shared>,
+}
+
+impl Broker {
+    /// A broker without listeners and links. Install the recorder of the `metrics` facade before.
+    pub fn new(limits: Limits, authenticate: Arc<dyn Authenticate>, authorise: Arc<dyn Authorise>) -> Broker {
+        let core = Core::new(limits.clone(), authorise);
+        let telemetry = Telemetry::new(core.counters());
+        Broker {
+            shared: Arc::new(Shared {
+                limits,
+                authenticate,
+                state: Mutex::new(State {
+                    core,
+                    sessions: BTreeMap::new(),
+                    links: BTreeMap::new(),
+                    telemetry,
+                }),
+                handshakes: AtomicUsize::new(0),
+                closing: watch::Sender::new(false),
+                released: Notify::new(),
+                assigned: AtomicU64::new(0),
+                assigned_hash: RandomState::new(),
+            }),
+        }
+    }
+
+    /// Speaks MQTT over a byte stream until one side ends it; spawn the future that it returns. `peer` goes to
+    /// [`Authenticate`] and the logs. The stream should not hold small writes back.
+    pub fn serve_connection<S>(&self, stream: S, peer: SocketAddr) -> impl Future<Output = ()> + Send + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        connection::serve(self.shared.clone(), stream, peer)
+    }
+
+    /// Accepts connections, each on a task of its own, until [`Broker::shutdown`]. An error of accept (no handles left)
+    /// pauses it for a moment.
+    pub async fn listen_tcp(self, listener: TcpListener) {
+        listener::listen(self.shared, listener).await;
+    }
+
+    /// Opens an in-process link. It ends when its receiver is dropped.
+    pub fn link(&self, name: impl Into<Arc<str>>, limits: LinkLimits) -> (LinkSender, LinkReceiver) {
+        link::open(&self.shared, name.into(), limits)
+    }
+
+    /// Ends the live sessions of every principal for which `whose` holds, before anything else is sent to them; how many
+    /// there were. `reason` goes into the DISCONNECT of MQTT 5; their wills are published.
+    pub fn disconnect(&self, whose: impl Fn(&Principal) -> bool, reason: Reason) -> usize {
+        self.shared.with(|core, now| core.disconnect(whose, reason, now))
+    }
+
+    /// Ends those live subscriptions of every principal for which `whose` and `which` hold, before anything else is sent on
+    /// them; how many there were. `which` is asked about `F` for `$share/group/F`.
+    pub fn revoke_subscriptions(
+        &self,
+        whose: impl Fn(&Principal) -> bool,
+        which: impl Fn(&str) -> bool,
+    ) -> usize {
+        self.shared
+            .with(|core, _| core.revoke_subscriptions(whose, which))
+    }
+
+    /// What the broker holds and has counted.
+    pub fn stats(&self) -> Stats {
+        self.shared.with(|core, _| core.stats())
+    }
+
+    /// Stops the listeners, tells every client (MQTT 5: DISCONNECT 0x8B), and waits until their last bytes are out, at most
+    /// [`Limits::close_timeout`]. Links stay open.
+    pub async fn shutdown(&self) {
+        self.shared.closing.send_replace(true);
+        self.shared.with(|core, now| core.shut_down(now));
+        let all_released = async {
+            loop {
+                let released = self.shared.released.notified();
+                if self.shared.with(|core, _| core.is_empty()) {
+                    return;
+                }
+                released.await;
+            }
+        };
+        if tokio::time::timeout(self.shared.limits.close_timeout, all_released)
+            .await
+            .is_err()
+        {
+            tracing::warn!("shut down with connections that did not take their last bytes in time");
+        }
+    }
+}
+
+/// What every task of one broker shares.
+pub(crate) struct Shared {
+    pub(crate) limits: Limits,
+    pub(crate) authenticate: Arc<dyn Authenticate>,
+    /// Byte streams that have not finished their CONNECT.
+    pub(crate) handshakes: AtomicUsize,
+    pub(crate) closing: watch::Sender<bool>,
+    released: Notify,
+    state: Mutex<State>,
+    assigned: AtomicU64,
+    assigned_hash: RandomState,
+}
+
+struct State {
+    core: Core,
+    sessions: BTreeMap<usize, Arc<Signal>>,
+    links: BTreeMap<usize, Arc<Signal>>,
+    telemetry: Telemetry,
+}
+
+impl Shared {
+    /// Runs one batch of verbs under the lock, and wakes whoever has something to take when it is free again.
+    pub(crate) fn with<R>(&self, verbs: impl FnOnce(&mut Core, Instant) -> R) -> R {
+        let now = tokio::time::Instant::now().into_std();
+        let mut signals = Vec::new();
+        let result = {
+            let mut state = self.lock();
+            let result = verbs(&mut state.core, now);
+            state.settle(&mut signals);
+            result
+        };
+        for signal in signals {
+            signal.raise();
+        }
+        result
+    }
+
+    /// Lets a session's connection be woken.
+    pub(crate) fn attach_session(&self, key: usize, signal: Arc<Signal>) {
+        self.lock().sessions.insert(key, signal);
+    }
+
+    /// Gives back the slot of a connection that is gone.
+    pub(crate) fn release_session(&self, key: usize) {
+        self.lock().sessions.remove(&key);
+        self.with(|core, now| core.release(key, now));
+        self.released.notify_waiters();
+    }
+
+    /// Lets a link's receiver be woken.
+    pub(crate) fn attach_link(&self, key: usize, signal: Arc<Signal>) {
+        self.lock().links.insert(key, signal);
+    }
+
+    /// Gives back the slot of a link that nobody holds any more.
+    pub(crate) fn release_link(&self, key: usize) {
+        self.lock().links.remove(&key);
+        self.with(|core, _| core.release_link(key));
+    }
+
+    /// A client identifier that nobody can foretell.
+    pub(crate) fn assign_client_id(&self) -> String {
+        let number = self.assigned.fetch_add(1, Ordering::Relaxed);
+        format!("auto-{number}-{:016x}", self.assigned_hash.hash_one(number))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // A panic under the lock is a bug of this crate or of the embedder's `Authorise`; the others are served on.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn settle(&mut self, signals: &mut Vec<Arc<Signal>>) {
+        while let Some(wake) = self.core.poll_wake() {
+            let signal = match wake {
+                Subscriber::Session(key) => self.sessions.get(&key),
+                Subscriber::Link(key) => self.links.get(&key),
+            };
+            signals.extend(signal.cloned());
+        }
+        self.telemetry.update(&self.core);
+    }
+}

@@ -1,0 +1,330 @@
+//! PUBLISH: judged, then routed once to everybody who asked for it.
+//!
+//! A receiver with several matching subscriptions gets the message once, at the highest QoS that one of them was granted, with
+//! the identifiers of all of them [MQTT-3.3.4-2], [MQTT-3.3.4-3]; its own no-local subscriptions do not count
+//! [MQTT-3.8.3-3]. A link never gets what it published itself. QoS 1 is acknowledged as soon as the message is routed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::link::Incoming;
+use super::message::{Delivery, Message, QoS, Version};
+use super::packet::{Output, Packet, Publish, Will};
+use super::session::Offered;
+use super::subscribe::Subscription;
+use super::trie::Subscriber;
+use super::{Core, Handled};
+use crate::auth::{Principal, Retain, Verdict};
+use crate::filter;
+use crate::reason::Reason;
+
+/// The will of a session that has ended, until it is published.
+#[derive(Debug)]
+pub(crate) struct OwedWill {
+    pub(crate) will: Will,
+    pub(crate) principal: Principal,
+}
+
+/// Why a link's publish was not routed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LinkPublishError {
+    TopicInvalid,
+    TooLarge,
+    RetainedFull,
+    /// Another link that subscribed to the topic has no room.
+    PeerFull,
+}
+
+/// A link that a message is for has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LinkFull {
+    link: usize,
+}
+
+impl Core {
+    pub(super) fn handle_publish(&mut self, key: usize, publish: Publish, now: Instant) -> Handled {
+        if let Err(refused) = self.judge_publish(key, &publish, now) {
+            self.refuse_publish(key, &publish, refused);
+            return Handled::Done;
+        }
+        let message = Arc::new(Message {
+            topic: publish.topic.clone(),
+            payload: publish.payload.clone(),
+            from: self.sessions[key].principal.client_id.clone(),
+            properties: publish.properties.clone(),
+            expires_at: publish.lifetime.map(|lifetime| now + lifetime),
+        });
+        let from = Some(Subscriber::Session(key));
+        if let Err(LinkFull { link }) = self.route(&message, publish.qos, publish.retain, from) {
+            self.links[link].waiting.insert(key);
+            self.sessions[key].paused = true;
+            return Handled::Paused(Packet::Publish(publish));
+        }
+        self.counters.received += 1;
+        if publish.qos == QoS::AtLeastOnce {
+            self.sessions[key].say(Output::PubAck {
+                packet_id: publish.packet_id,
+                refused: None,
+            });
+        }
+        Handled::Done
+    }
+
+    fn judge_publish(&mut self, key: usize, publish: &Publish, now: Instant) -> Result<(), Refused> {
+        let session = &self.sessions[key];
+        if !filter::is_topic(&publish.topic) {
+            return Err(Refused::Connection(Reason::TopicInvalid));
+        }
+        if publish.qos == QoS::ExactlyOnce {
+            // [MQTT-3.2.2-11] CONNACK has announced the maximum.
+            return Err(Refused::Connection(Reason::QosNotSupported));
+        }
+        if session.version == Version::V5
+            && publish.qos == QoS::AtLeastOnce
+            && session.unacknowledged() >= self.limits.receive_maximum
+        {
+            return Err(Refused::Connection(Reason::ReceiveMaximumExceeded));
+        }
+        if !self.topic_is_within_bounds(&publish.topic) {
+            return Err(Refused::Message(Reason::TopicInvalid));
+        }
+        if self
+            .authorise
+            .may_publish(&session.principal, &publish.topic, publish.retain)
+            == Verdict::Deny
+        {
+            return Err(Refused::Message(Reason::PublishForbidden));
+        }
+        if publish.retain == Retain::Yes
+            && !self.retained_has_room(&publish.topic, &publish.payload, &publish.properties, now)
+        {
+            return Err(Refused::Message(Reason::RetainedLimit));
+        }
+        Ok(())
+    }
+
+    /// Tells the publisher in the only way its version and QoS have: a PUBACK, or the end of the connection.
+    fn refuse_publish(&mut self, key: usize, publish: &Publish, refused: Refused) {
+        match refused {
+            Refused::Message(reason)
+                if self.sessions[key].version == Version::V5 && publish.qos == QoS::AtLeastOnce =>
+            {
+                self.counters.count(reason, 1);
+                self.sessions[key].say(Output::PubAck {
+                    packet_id: publish.packet_id,
+                    refused: Some(reason),
+                });
+            }
+            Refused::Message(reason) | Refused::Connection(reason) => self.end(key, reason),
+        }
+    }
+
+    /// Publishes for a link; how many sessions it was routed to. No session can make it wait.
+    ///
+    /// # Errors
+    /// Nothing was routed.
+    pub(crate) fn publish(
+        &mut self,
+        link: usize,
+        topic: &str,
+        payload: Bytes,
+        qos: QoS,
+        retain: Retain,
+        now: Instant,
+    ) -> Result<usize, LinkPublishError> {
+        if !filter::is_topic(topic) || topic.len() > usize::from(u16::MAX) {
+            return Err(LinkPublishError::TopicInvalid);
+        }
+        if payload.len() + topic.len() + 16 > self.limits.packet_bytes_max {
+            return Err(LinkPublishError::TooLarge);
+        }
+        if retain == Retain::Yes && !self.retained_has_room(topic, &payload, &Bytes::new(), now) {
+            self.counters.count(Reason::RetainedLimit, 1);
+            return Err(LinkPublishError::RetainedFull);
+        }
+        let message = Arc::new(Message {
+            topic: topic.into(),
+            payload,
+            from: self.links[link].name.clone(),
+            properties: Bytes::new(),
+            expires_at: None,
+        });
+        let routed = self
+            .route(
+                &message,
+                qos.min(QoS::AtLeastOnce),
+                retain,
+                Some(Subscriber::Link(link)),
+            )
+            .map_err(|LinkFull { .. }| LinkPublishError::PeerFull)?;
+        self.counters.received += 1;
+        self.publish_wills_due(now);
+        Ok(routed)
+    }
+
+    /// Publishes the wills of sessions that ended, each once [MQTT-3.1.2-8]; one that finds a link full waits for it.
+    pub(super) fn publish_wills_due(&mut self, now: Instant) {
+        // A receiver that is ended by one will may leave another; each session leaves at most one.
+        while let Some(OwedWill { will, principal }) = self.wills_due.pop_front() {
+            // What was allowed at CONNECT may have been revoked since.
+            if self.authorise.may_publish(&principal, &will.topic, will.retain) == Verdict::Deny {
+                self.counters.count(Reason::WillForbidden, 1);
+                continue;
+            }
+            let mut retain = will.retain;
+            if retain == Retain::Yes
+                && !self.retained_has_room(&will.topic, &will.payload, &will.properties, now)
+            {
+                self.counters.count(Reason::RetainedLimit, 1);
+                retain = Retain::No;
+            }
+            let message = Arc::new(Message {
+                topic: will.topic.clone(),
+                payload: will.payload.clone(),
+                from: principal.client_id.clone(),
+                properties: will.properties.clone(),
+                expires_at: will.lifetime.map(|lifetime| now + lifetime),
+            });
+            match self.route(&message, will.qos, retain, None) {
+                Ok(_) => self.counters.received += 1,
+                Err(LinkFull { .. }) => self.wills_owed.push_back(OwedWill { will, principal }),
+            }
+        }
+    }
+
+    /// Hands a message to everybody who asked for it, and keeps it where it is retained. How many sessions it went to.
+    fn route(
+        &mut self,
+        message: &Arc<Message>,
+        qos: QoS,
+        retain: Retain,
+        from: Option<Subscriber>,
+    ) -> Result<usize, LinkFull> {
+        let mut matched = std::mem::take(&mut self.matched);
+        matched.clear();
+        self.trie
+            .matches(&message.topic, &mut |subscriber, subscription| {
+                let own = from == Some(subscriber);
+                if !(own && (subscription.no_local || matches!(subscriber, Subscriber::Link(_)))) {
+                    matched.push((subscriber, *subscription));
+                }
+            });
+        let full = matched.iter().find_map(|(subscriber, _)| match subscriber {
+            Subscriber::Link(link) if self.links[*link].is_full_for(message.cost()) => {
+                Some(LinkFull { link: *link })
+            }
+            _ => None,
+        });
+        if let Some(full) = full {
+            self.matched = matched;
+            return Err(full);
+        }
+        if retain == Retain::Yes {
+            self.retained.set(message.clone(), qos);
+        }
+        matched.sort_by_key(|(subscriber, _)| *subscriber);
+        let mut routed = 0;
+        for same in matched.chunk_by(|(one, _), (other, _)| one == other) {
+            match same[0].0 {
+                Subscriber::Session(key) => {
+                    routed += usize::from(self.deliver(key, delivery(message, qos, retain, same)));
+                }
+                Subscriber::Link(link) => {
+                    // [MQTT-3.3.1-9] to an established subscription it is not a retained one.
+                    self.links[link].push(Incoming {
+                        message: message.clone(),
+                        retain: false,
+                    });
+                    self.counters.delivered += 1;
+                    self.wake_link(link);
+                }
+            }
+        }
+        matched.clear();
+        if matched.capacity() > 4_096 {
+            matched = Vec::new();
+        }
+        self.matched = matched;
+        Ok(routed)
+    }
+
+    /// Queues one message for one session; a session without room for it ends.
+    fn deliver(&mut self, key: usize, delivery: Delivery) -> bool {
+        let session = &mut self.sessions[key];
+        match session.offer(delivery, &self.limits) {
+            Offered::Queued => {
+                if session.has_output() {
+                    self.wake_session(key);
+                }
+                true
+            }
+            Offered::TooLarge => {
+                self.counters.count(Reason::TooLargeForReceiver, 1);
+                false
+            }
+            Offered::Full => {
+                self.end(key, Reason::SlowReceiver);
+                false
+            }
+        }
+    }
+
+    fn retained_has_room(&mut self, topic: &str, payload: &Bytes, properties: &Bytes, now: Instant) -> bool {
+        let probe = Message {
+            topic: topic.into(),
+            payload: payload.clone(),
+            from: Arc::from(""),
+            properties: properties.clone(),
+            expires_at: None,
+        };
+        self.retained.has_room_for(&probe, &self.limits)
+            || (self.retained.expire(now) > 0 && self.retained.has_room_for(&probe, &self.limits))
+    }
+
+    pub(super) fn topic_is_within_bounds(&self, topic: &str) -> bool {
+        topic.len() <= self.limits.topic_bytes_max
+            && topic.bytes().filter(|byte| *byte == b'/').count() < self.limits.topic_levels_max
+    }
+}
+
+/// What a refusal of a PUBLISH ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    /// The message, where the client can be told so.
+    Message(Reason),
+    /// The connection: the packet should never have been sent.
+    Connection(Reason),
+}
+
+/// One delivery for all subscriptions of one session that matched.
+fn delivery(
+    message: &Arc<Message>,
+    qos: QoS,
+    retain: Retain,
+    same: &[(Subscriber, Subscription)],
+) -> Delivery {
+    let granted = same
+        .iter()
+        .map(|(_, subscription)| subscription.qos)
+        .max()
+        .unwrap_or(QoS::AtMostOnce);
+    let ids: Box<[u32]> = same
+        .iter()
+        .map(|(_, subscription)| subscription.id)
+        .filter(|id| *id != 0)
+        .collect();
+    Delivery {
+        message: message.clone(),
+        // [MQTT-3.8.4-8] the lower of what was published and what was granted.
+        qos: qos.min(granted),
+        // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+        retain: retain == Retain::Yes
+            && same
+                .iter()
+                .any(|(_, subscription)| subscription.retain_as_published),
+        packet_id: 0,
+        subscription_ids: (!ids.is_empty()).then_some(ids),
+    }
+}

@@ -1,0 +1,840 @@
+//! The core driven by plain values: several connections, a clock that only moves when told, no runtime.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::link::LinkOutput;
+use super::message::{QoS, Version};
+use super::packet::{Connect, Output, Packet, Publish, Requested, SendRetained, Will};
+use super::{ClientIdFrom, Core, Handled, LinkPublishError};
+use crate::auth::{AllowList, Principal, Retain};
+use crate::filter;
+use crate::limits::{Limits, LinkLimits};
+use crate::reason::Reason;
+
+struct World {
+    core: Core,
+    now: Instant,
+}
+
+fn world(limits: Limits) -> World {
+    let allow = AllowList {
+        publish: vec!["a/#".into(), "q".into(), "w".into()],
+        subscribe: vec!["a/#".into(), "q".into(), "w".into()],
+    };
+    World {
+        core: Core::new(limits, Arc::new(allow)),
+        now: Instant::now(),
+    }
+}
+
+fn connect(version: Version, client_id: &str) -> Connect {
+    Connect {
+        version,
+        client_id: client_id.into(),
+        clean_start: true,
+        keep_alive_s: 10,
+        will: None,
+        username: None,
+        password: None,
+        receive_maximum: u16::MAX,
+        packet_bytes_max: None,
+        topic_alias_max: 0,
+    }
+}
+
+fn will(topic: &str) -> Will {
+    Will {
+        topic: topic.into(),
+        payload: Bytes::from_static(b"gone"),
+        qos: QoS::AtLeastOnce,
+        retain: Retain::No,
+        properties: Bytes::new(),
+        lifetime: None,
+    }
+}
+
+fn publish(topic: &str, qos: QoS, payload: &str) -> Publish {
+    Publish {
+        topic: topic.into(),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        qos,
+        retain: Retain::No,
+        packet_id: u16::from(qos != QoS::AtMostOnce),
+        properties: Bytes::new(),
+        lifetime: None,
+    }
+}
+
+fn requested(filter: &str, qos: QoS) -> Requested {
+    Requested {
+        filter: filter.into(),
+        qos,
+        no_local: false,
+        retain_as_published: false,
+        retained: SendRetained::Always,
+    }
+}
+
+impl World {
+    fn join(&mut self, connect: Connect) -> usize {
+        let key = self.try_join(connect).expect("the test expects it to be let in");
+        assert!(matches!(self.outputs(key)[..], [Output::ConnAck(_)]));
+        key
+    }
+
+    fn try_join(&mut self, connect: Connect) -> Result<usize, Reason> {
+        let principal = Principal::new(connect.client_id.as_str(), connect.client_id.as_str());
+        self.core
+            .connect(connect, principal, ClientIdFrom::Client, self.now)
+    }
+
+    fn subscribe(&mut self, key: usize, filters: &[(&str, QoS)]) -> Vec<Result<QoS, Reason>> {
+        let filters = filters
+            .iter()
+            .map(|(filter, qos)| requested(filter, *qos))
+            .collect();
+        self.send(
+            key,
+            Packet::Subscribe {
+                packet_id: 1,
+                filters,
+                subscription_id: 0,
+            },
+        );
+        self.outputs(key)
+            .into_iter()
+            .find_map(|output| match output {
+                Output::SubAck { granted, .. } => Some(granted),
+                _ => None,
+            })
+            .unwrap_or_default()
+    }
+
+    fn send(&mut self, key: usize, packet: Packet) -> Handled {
+        self.core.handle(key, packet, self.now)
+    }
+
+    fn publish(&mut self, key: usize, topic: &str, qos: QoS, payload: &str) -> Handled {
+        self.send(key, Packet::Publish(publish(topic, qos, payload)))
+    }
+
+    fn outputs(&mut self, key: usize) -> Vec<Output> {
+        let mut all = Vec::new();
+        while self.core.drain(key, 100, self.now, &mut all).more {}
+        all
+    }
+
+    /// The payloads that a session is sent, acknowledged as they come.
+    fn received(&mut self, key: usize) -> Vec<String> {
+        let mut payloads = Vec::new();
+        loop {
+            let mut ids = Vec::new();
+            for output in self.outputs(key) {
+                if let Output::Publish(delivery) = output {
+                    payloads.push(String::from_utf8(delivery.message.payload.to_vec()).unwrap());
+                    ids.push(delivery.packet_id);
+                }
+            }
+            if ids.is_empty() {
+                return payloads;
+            }
+            for packet_id in ids {
+                self.send(key, Packet::PubAck { packet_id });
+            }
+        }
+    }
+
+    fn count(&self, reason: Reason) -> u64 {
+        self.core.stats().count(reason)
+    }
+}
+
+fn last_word(outputs: &[Output]) -> Option<Reason> {
+    match outputs.last() {
+        Some(Output::Disconnect(reason)) => Some(*reason),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_message_goes_once_to_a_receiver_with_several_matching_filters_at_the_highest_qos() {
+    let mut world = world(Limits::default());
+    let (from, to) = (
+        world.join(connect(Version::V5, "from")),
+        world.join(connect(Version::V5, "to")),
+    );
+    for (id, (filter, qos)) in [
+        ("a/#", QoS::AtMostOnce),
+        ("a/+", QoS::ExactlyOnce),
+        ("a/x", QoS::AtMostOnce),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let subscription_id = u32::try_from(id).unwrap() + 7;
+        let filters = vec![requested(filter, qos)];
+        world.send(
+            to,
+            Packet::Subscribe {
+                packet_id: 1,
+                filters,
+                subscription_id,
+            },
+        );
+    }
+    world.outputs(to);
+    world.publish(from, "a/x", QoS::AtLeastOnce, "once");
+    let outputs = world.outputs(to);
+    let [Output::Publish(delivery)] = &outputs[..] else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!((delivery.qos, delivery.packet_id), (QoS::AtLeastOnce, 1));
+    let mut ids = delivery.subscription_ids.clone().unwrap();
+    ids.sort_unstable();
+    assert_eq!(*ids, [7, 8, 9]);
+}
+
+#[test]
+fn what_may_not_be_subscribed_is_refused_filter_by_filter_and_counted() {
+    let mut world = world(Limits {
+        subscriptions_max: 3,
+        ..Limits::default()
+    });
+    let key = world.join(connect(Version::V5, "c"));
+    let table = [
+        ("#", Err(Reason::SubscribeForbidden)),
+        ("+/x", Err(Reason::SubscribeForbidden)),
+        ("$share/g/#", Err(Reason::SubscribeForbidden)),
+        ("$share/g", Err(Reason::FilterInvalid)),
+        ("a/#/b", Err(Reason::FilterInvalid)),
+        ("", Err(Reason::FilterInvalid)),
+        (
+            "a/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16",
+            Err(Reason::FilterInvalid),
+        ),
+        ("a/+", Ok(QoS::AtLeastOnce)),
+        ("$share/g/a/x", Ok(QoS::AtLeastOnce)),
+        ("a", Ok(QoS::AtLeastOnce)),
+        ("a", Ok(QoS::AtLeastOnce)),
+        ("q", Err(Reason::SubscriptionLimit)),
+    ];
+    let filters: Vec<_> = table
+        .iter()
+        .map(|(filter, _)| (*filter, QoS::ExactlyOnce))
+        .collect();
+    let expected: Vec<_> = table.iter().map(|(_, answer)| *answer).collect();
+    assert_eq!(world.subscribe(key, &filters), expected);
+    assert_eq!(world.count(Reason::SubscribeForbidden), 3);
+    assert_eq!(world.core.stats().subscriptions, 3);
+    world.send(key, Packet::Disconnect { with_will: false });
+    assert_eq!(world.core.stats().subscriptions, 0);
+}
+
+#[test]
+fn a_publish_that_is_refused_reaches_its_sender_as_its_version_and_qos_allow() {
+    use QoS::*;
+    use Version::*;
+    // (version, topic, QoS, reason of a PUBACK, reason of the end)
+    let table = [
+        (V5, "a/x", AtLeastOnce, None, None),
+        (V5, "b", AtLeastOnce, Some(Reason::PublishForbidden), None),
+        (V5, "b", AtMostOnce, None, Some(Reason::PublishForbidden)),
+        (V311, "b", AtLeastOnce, None, Some(Reason::PublishForbidden)),
+        (V5, "a/+", AtLeastOnce, None, Some(Reason::TopicInvalid)),
+        (V5, "a/x", ExactlyOnce, None, Some(Reason::QosNotSupported)),
+        (V311, "a/x", ExactlyOnce, None, Some(Reason::QosNotSupported)),
+        (
+            V5,
+            "a/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16",
+            AtLeastOnce,
+            Some(Reason::TopicInvalid),
+            None,
+        ),
+    ];
+    for (version, topic, qos, refused, ended) in table {
+        let mut world = world(Limits::default());
+        let key = world.join(connect(version, "c"));
+        world.publish(key, topic, qos, "x");
+        let outputs = world.outputs(key);
+        let name = format!("{version:?} {topic} {qos:?}");
+        assert_eq!(last_word(&outputs), ended, "{name}");
+        if ended.is_none() {
+            assert!(
+                matches!(&outputs[..], [Output::PubAck { packet_id: 1, refused: said }] if *said == refused),
+                "{name}: {outputs:?}"
+            );
+        }
+        if let Some(reason) = refused.or(ended) {
+            assert_eq!(world.count(reason), 1, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_will_is_judged_at_connect_and_published_unless_the_client_says_goodbye() {
+    let mut world = world(Limits::default());
+    let watcher = world.join(connect(Version::V5, "watcher"));
+    world.subscribe(watcher, &[("w", QoS::AtLeastOnce)]);
+    for (topic, refused) in [("b", Reason::WillForbidden), ("+", Reason::TopicInvalid)] {
+        let attempt = Connect {
+            will: Some(will(topic)),
+            ..connect(Version::V5, "c")
+        };
+        assert_eq!(world.try_join(attempt), Err(refused));
+    }
+    type Leave = fn(&mut World, usize);
+    let table: &[(&str, Leave, bool)] = &[
+        (
+            "goodbye",
+            |world, key| drop(world.send(key, Packet::Disconnect { with_will: false })),
+            false,
+        ),
+        (
+            "goodbye with will",
+            |world, key| drop(world.send(key, Packet::Disconnect { with_will: true })),
+            true,
+        ),
+        (
+            "lost",
+            |world, key| world.core.fail(key, Reason::ConnectionLost, world.now),
+            true,
+        ),
+        (
+            "taken over",
+            |world, _| {
+                world.join(connect(Version::V5, "c"));
+            },
+            true,
+        ),
+        (
+            "revoked",
+            |world, _| {
+                world
+                    .core
+                    .disconnect(|who| &*who.name == "c", Reason::Administrative, world.now);
+            },
+            true,
+        ),
+        (
+            "silent",
+            |world, key| {
+                // [MQTT-3.1.2-22] not before one and a half times the keep-alive.
+                world
+                    .core
+                    .handle_timeout(key, world.now + Duration::from_millis(14_999));
+                assert!(world.core.deadline(key).is_some());
+                world
+                    .core
+                    .handle_timeout(key, world.now + Duration::from_millis(15_000));
+            },
+            true,
+        ),
+    ];
+    for (name, leave, published) in table {
+        let key = world.join(Connect {
+            will: Some(will("w")),
+            ..connect(Version::V5, "c")
+        });
+        leave(&mut world, key);
+        assert_eq!(!world.received(watcher).is_empty(), *published, "{name}");
+        world.core.release(key, world.now);
+        assert!(world.received(watcher).is_empty(), "{name}: published twice");
+        world
+            .core
+            .disconnect(|who| &*who.name == "c", Reason::Administrative, world.now);
+    }
+}
+
+#[test]
+fn the_same_client_id_takes_over_and_the_old_connection_is_told() {
+    let mut world = world(Limits {
+        connections_max: 1,
+        ..Limits::default()
+    });
+    let old = world.join(connect(Version::V5, "c"));
+    world.subscribe(old, &[("a/#", QoS::AtLeastOnce)]);
+    let new = world.join(connect(Version::V311, "c"));
+    assert_eq!(last_word(&world.outputs(old)), Some(Reason::TakenOver));
+    assert!(matches!(
+        world.publish(old, "a/x", QoS::AtMostOnce, "late"),
+        Handled::Ended
+    ));
+    world.core.release(old, world.now);
+    // The end of the old connection does not touch the new session.
+    assert_eq!(world.core.stats().sessions, 1);
+    assert_eq!(world.core.stats().subscriptions, 0);
+    assert_eq!(
+        world.try_join(connect(Version::V5, "d")),
+        Err(Reason::ConnectionLimit)
+    );
+    world.core.release(new, world.now);
+    world.join(connect(Version::V5, "d"));
+}
+
+#[test]
+fn the_window_of_the_client_holds_back_and_keeps_the_order() {
+    let mut world = world(Limits::default());
+    let from = world.join(connect(Version::V311, "from"));
+    let to = world.join(Connect {
+        receive_maximum: 2,
+        ..connect(Version::V5, "to")
+    });
+    world.subscribe(to, &[("a/#", QoS::AtLeastOnce)]);
+    let sent: Vec<String> = (0..9).map(|number| number.to_string()).collect();
+    for (number, payload) in sent.iter().enumerate() {
+        let qos = if number % 3 == 2 {
+            QoS::AtMostOnce
+        } else {
+            QoS::AtLeastOnce
+        };
+        world.publish(from, "a/x", qos, payload);
+    }
+    // Two of QoS 1, and the one of QoS 0 behind them.
+    assert_eq!(world.outputs(to).len(), 3);
+    assert!(world.outputs(to).is_empty());
+    for packet_id in [1, 2, 2, 0, 999] {
+        world.send(to, Packet::PubAck { packet_id });
+    }
+    assert_eq!(world.received(to), sent[3..]);
+}
+
+#[test]
+fn a_receiver_over_its_bound_is_ended_and_the_others_are_served() {
+    let mut world = world(Limits {
+        queued_bytes_max: 1_000,
+        ..Limits::default()
+    });
+    let (slow, fast) = (
+        world.join(connect(Version::V5, "slow")),
+        world.join(connect(Version::V5, "fast")),
+    );
+    for key in [slow, fast] {
+        world.subscribe(key, &[("a/#", QoS::AtLeastOnce)]);
+    }
+    let (link, mut sent) = (world.core.open_link("bridge".into(), LinkLimits::default()), 0);
+    while world.count(Reason::SlowReceiver) == 0 {
+        let payload = Bytes::from(vec![0; 100]);
+        world
+            .core
+            .publish(link, "a/x", payload, QoS::AtLeastOnce, Retain::No, world.now)
+            .unwrap();
+        sent += 1;
+        assert_eq!(world.received(fast).len(), 1);
+        assert!(world.core.stats().queued_bytes <= 1_000);
+    }
+    assert_eq!(sent, 6);
+    assert_eq!(last_word(&world.outputs(slow)), Some(Reason::SlowReceiver));
+}
+
+#[test]
+fn retained_messages_come_with_a_new_subscription_as_it_asks_for_them() {
+    let mut world = world(Limits {
+        retained_max: 3,
+        queued_bytes_max: 200,
+        ..Limits::default()
+    });
+    let from = world.join(connect(Version::V5, "from"));
+    for (topic, payload) in [("a/1", "one"), ("a/2", "two"), ("a/3", "three"), ("a/1", "uno")] {
+        world.send(
+            from,
+            Packet::Publish(Publish {
+                retain: Retain::Yes,
+                ..publish(topic, QoS::AtLeastOnce, payload)
+            }),
+        );
+    }
+    let over = Publish {
+        retain: Retain::Yes,
+        ..publish("a/4", QoS::AtLeastOnce, "four")
+    };
+    world.send(from, Packet::Publish(over));
+    assert_eq!(world.count(Reason::RetainedLimit), 1);
+    let to = world.join(connect(Version::V5, "to"));
+    // More than fits into the queue at once.
+    let table = [
+        (SendRetained::WhenNew, vec!["uno", "two", "three"]),
+        (SendRetained::WhenNew, vec![]),
+        (SendRetained::Never, vec![]),
+        (SendRetained::Always, vec!["uno", "two", "three"]),
+    ];
+    for (retained, expected) in table {
+        let filters = vec![Requested {
+            retained,
+            ..requested("a/#", QoS::AtLeastOnce)
+        }];
+        world.send(
+            to,
+            Packet::Subscribe {
+                packet_id: 1,
+                filters,
+                subscription_id: 0,
+            },
+        );
+        assert_eq!(world.received(to), expected, "{retained:?}");
+    }
+    assert_eq!(world.count(Reason::SlowReceiver), 0);
+    // [MQTT-3.3.1-6] an empty payload removes it.
+    world.send(
+        from,
+        Packet::Publish(Publish {
+            retain: Retain::Yes,
+            ..publish("a/1", QoS::AtMostOnce, "")
+        }),
+    );
+    assert_eq!(world.core.stats().retained, 2);
+}
+
+#[test]
+fn what_expires_while_it_waits_is_not_sent_and_is_counted() {
+    let mut world = world(Limits::default());
+    let from = world.join(connect(Version::V5, "from"));
+    let to = world.join(Connect {
+        receive_maximum: 1,
+        ..connect(Version::V5, "to")
+    });
+    world.subscribe(to, &[("q", QoS::AtLeastOnce)]);
+    for (payload, seconds) in [("first", None), ("short", Some(1)), ("long", Some(10))] {
+        let lifetime = seconds.map(Duration::from_secs);
+        world.send(
+            from,
+            Packet::Publish(Publish {
+                lifetime,
+                ..publish("q", QoS::AtLeastOnce, payload)
+            }),
+        );
+    }
+    assert_eq!(world.outputs(to).len(), 1);
+    world.now += Duration::from_secs(5);
+    world.send(to, Packet::PubAck { packet_id: 1 });
+    assert_eq!(world.received(to), ["long"]);
+    assert_eq!(world.count(Reason::Expired), 1);
+}
+
+#[test]
+fn a_revoked_subscription_sends_nothing_more_not_even_what_waits() {
+    let mut world = world(Limits::default());
+    let from = world.join(connect(Version::V5, "from"));
+    let to = world.join(connect(Version::V5, "to"));
+    world.subscribe(
+        to,
+        &[
+            ("a/+", QoS::AtLeastOnce),
+            ("a/kept", QoS::AtLeastOnce),
+            ("$share/g/q", QoS::AtLeastOnce),
+        ],
+    );
+    for topic in ["a/x", "a/kept", "q"] {
+        world.publish(from, topic, QoS::AtMostOnce, topic);
+    }
+    let revoked = world
+        .core
+        .revoke_subscriptions(|who| &*who.name == "to", |filter| matches!(filter, "a/+" | "q"));
+    assert_eq!(revoked, 2);
+    for topic in ["a/x", "a/kept", "q"] {
+        world.publish(from, topic, QoS::AtMostOnce, topic);
+    }
+    assert_eq!(world.received(to), ["a/kept", "a/kept"]);
+}
+
+#[test]
+fn a_full_link_holds_its_publishers_back_and_loses_nothing() {
+    let mut world = world(Limits::default());
+    let link = world.core.open_link(
+        "bridge".into(),
+        LinkLimits {
+            queued_bytes_max: 400,
+            ..LinkLimits::default()
+        },
+    );
+    world
+        .core
+        .subscribe_link(link, "a/#", QoS::AtLeastOnce, world.now)
+        .unwrap();
+    let keys: Vec<usize> = (0..3)
+        .map(|who| world.join(connect(Version::V5, &format!("c{who}"))))
+        .collect();
+    let mut unsent: Vec<VecDeque<String>> = keys
+        .iter()
+        .map(|key| (0..50).map(|number| format!("{key} {number}")).collect())
+        .collect();
+    let dying = world.join(Connect {
+        will: Some(will("a/will")),
+        ..connect(Version::V5, "dying")
+    });
+    let (mut taken, mut died) = (Vec::new(), false);
+    while unsent.iter().any(|of_one| !of_one.is_empty()) || taken.len() < 151 {
+        for (key, of_one) in keys.iter().zip(&mut unsent) {
+            while let Some(payload) = of_one.front() {
+                if let Handled::Paused(_) = world.publish(*key, "a/x", QoS::AtMostOnce, payload) {
+                    // A client that is held back is not called silent.
+                    assert_eq!(world.core.deadline(*key), None);
+                    break;
+                }
+                of_one.pop_front();
+            }
+        }
+        assert!(world.core.link_queued_bytes(link) <= 400);
+        if !died {
+            world.core.release(dying, world.now);
+            assert_eq!(
+                world.core.stats().connections,
+                4,
+                "a will that waits keeps its slot"
+            );
+            died = true;
+        }
+        // The link's own publishing does not wait, not even to itself.
+        assert_eq!(
+            world.core.publish(
+                link,
+                "a/own",
+                Bytes::new(),
+                QoS::AtMostOnce,
+                Retain::No,
+                world.now
+            ),
+            Ok(0)
+        );
+        let mut events = VecDeque::new();
+        world.core.take(link, 3, world.now, &mut events);
+        taken.extend(events.into_iter().filter_map(|event| match event {
+            LinkOutput::Message(incoming) => {
+                Some(String::from_utf8(incoming.message.payload.to_vec()).unwrap())
+            }
+            LinkOutput::Hint(..) => None,
+        }));
+    }
+    assert_eq!(taken.len(), 151);
+    for key in keys {
+        let of_one: Vec<&String> = taken
+            .iter()
+            .filter(|payload| payload.starts_with(&format!("{key} ")))
+            .collect();
+        let in_order: Vec<String> = (0..50).map(|number| format!("{key} {number}")).collect();
+        assert!(of_one.into_iter().eq(&in_order));
+    }
+    assert_eq!(taken.iter().filter(|payload| *payload == "gone").count(), 1);
+    assert_eq!(world.core.stats().connections, 3);
+}
+
+#[test]
+fn a_link_is_told_why_its_publish_is_refused() {
+    let mut world = world(Limits {
+        packet_bytes_max: 100,
+        retained_max: 0,
+        ..Limits::default()
+    });
+    let link = world.core.open_link("bridge".into(), LinkLimits::default());
+    let table = [
+        ("a/+", 1, Retain::No, LinkPublishError::TopicInvalid),
+        ("a", 100, Retain::No, LinkPublishError::TooLarge),
+        ("a", 1, Retain::Yes, LinkPublishError::RetainedFull),
+    ];
+    for (topic, bytes, retain, expected) in table {
+        let payload = Bytes::from(vec![0; bytes]);
+        let refused = world
+            .core
+            .publish(link, topic, payload, QoS::AtMostOnce, retain, world.now);
+        assert_eq!(refused, Err(expected));
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Connect {
+        who: usize,
+        five: bool,
+        will: bool,
+        window: u16,
+    },
+    Publish {
+        who: usize,
+        topic: usize,
+        qos: QoS,
+        retain: bool,
+        bytes: usize,
+        lifetime: Option<u64>,
+    },
+    Subscribe {
+        who: usize,
+        filter: usize,
+        qos: QoS,
+        no_local: bool,
+    },
+    Unsubscribe {
+        who: usize,
+        filter: usize,
+    },
+    Ack {
+        who: usize,
+        packet_id: u16,
+    },
+    Leave {
+        who: usize,
+        with_will: bool,
+    },
+    Drain {
+        who: usize,
+        bytes: usize,
+    },
+    Release {
+        who: usize,
+    },
+    TakeLink {
+        count: usize,
+    },
+    Revoke {
+        filter: usize,
+    },
+    Wait {
+        seconds: u64,
+    },
+}
+
+const TOPICS: [&str; 7] = ["a/1", "a/2/3", "q", "secret", "$SYS/x", "a/+", "w"];
+const FILTERS: [&str; 8] = [
+    "a/#",
+    "a/+",
+    "q",
+    "secret",
+    "#",
+    "$share/g/a/1",
+    "$share/g/secret",
+    "a/1",
+];
+
+fn steps() -> impl Strategy<Value = Step> {
+    let qos = || {
+        prop_oneof![
+            Just(QoS::AtMostOnce),
+            Just(QoS::AtLeastOnce),
+            Just(QoS::ExactlyOnce)
+        ]
+    };
+    let who = 0usize..4;
+    prop_oneof![
+        2 => (who.clone(), any::<bool>(), any::<bool>(), 1u16..4)
+            .prop_map(|(who, five, will, window)| Step::Connect { who, five, will, window }),
+        8 => (who.clone(), 0..TOPICS.len(), qos(), any::<bool>(), 0usize..200, prop::option::of(0u64..3)).prop_map(
+            |(who, topic, qos, retain, bytes, lifetime)| Step::Publish { who, topic, qos, retain, bytes, lifetime }
+        ),
+        4 => (who.clone(), 0..FILTERS.len(), qos(), any::<bool>())
+            .prop_map(|(who, filter, qos, no_local)| Step::Subscribe { who, filter, qos, no_local }),
+        1 => (who.clone(), 0..FILTERS.len()).prop_map(|(who, filter)| Step::Unsubscribe { who, filter }),
+        3 => (who.clone(), 0u16..5).prop_map(|(who, packet_id)| Step::Ack { who, packet_id }),
+        1 => (who.clone(), any::<bool>()).prop_map(|(who, with_will)| Step::Leave { who, with_will }),
+        4 => (who.clone(), 0usize..500).prop_map(|(who, bytes)| Step::Drain { who, bytes }),
+        1 => who.prop_map(|who| Step::Release { who }),
+        1 => (1usize..5).prop_map(|count| Step::TakeLink { count }),
+        1 => (0..FILTERS.len()).prop_map(|filter| Step::Revoke { filter }),
+        1 => (0u64..8).prop_map(|seconds| Step::Wait { seconds }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #[test]
+    fn no_sequence_of_packets_breaks_a_bound_or_reaches_one_who_may_not_read_it(
+        steps in prop::collection::vec(steps(), 1..150)
+    ) {
+        let limits = Limits { queued_bytes_max: 600, retained_max: 2, connections_max: 3, subscriptions_max: 3, ..Limits::default() };
+        let mut world = world(limits);
+        let link = world.core.open_link("bridge".into(), LinkLimits { queued_bytes_max: 400, hints_max: 2 });
+        world.core.subscribe_link(link, "a/#", QoS::AtLeastOnce, world.now).unwrap();
+        let mut keys: [Vec<usize>; 4] = Default::default();
+        for step in steps {
+            match step {
+                Step::Connect { who, five, will: with_will, window } => {
+                    let version = if five { Version::V5 } else { Version::V311 };
+                    let attempt = Connect {
+                        will: with_will.then(|| will(if five { "a/will" } else { "secret" })),
+                        receive_maximum: window,
+                        ..connect(version, &format!("c{who}"))
+                    };
+                    if let Ok(key) = world.try_join(attempt) {
+                        keys[who].push(key);
+                    }
+                }
+                Step::Publish { who, topic, qos, retain, bytes, lifetime } => {
+                    for key in keys[who].clone() {
+                        let retain = if retain { Retain::Yes } else { Retain::No };
+                        let lifetime = lifetime.map(Duration::from_secs);
+                        let payload = "x".repeat(bytes);
+                        let packet = Publish { retain, lifetime, ..publish(TOPICS[topic], qos, &payload) };
+                        world.send(key, Packet::Publish(packet));
+                    }
+                }
+                Step::Subscribe { who, filter, qos, no_local } => {
+                    for key in keys[who].clone() {
+                        let filters = vec![Requested { no_local, ..requested(FILTERS[filter], qos) }];
+                        world.send(key, Packet::Subscribe { packet_id: 3, filters, subscription_id: 0 });
+                    }
+                }
+                Step::Unsubscribe { who, filter } => {
+                    for key in keys[who].clone() {
+                        world.send(key, Packet::Unsubscribe { packet_id: 3, filters: vec![FILTERS[filter].into()] });
+                    }
+                }
+                Step::Ack { who, packet_id } => {
+                    for key in keys[who].clone() {
+                        world.send(key, Packet::PubAck { packet_id });
+                    }
+                }
+                Step::Leave { who, with_will } => {
+                    for key in keys[who].clone() {
+                        world.send(key, Packet::Disconnect { with_will });
+                    }
+                }
+                Step::Drain { who, bytes } => {
+                    for key in keys[who].clone() {
+                        let mut outputs = Vec::new();
+                        world.core.drain(key, bytes, world.now, &mut outputs);
+                        for output in outputs {
+                            if let Output::Publish(delivery) = output {
+                                let topic = &delivery.message.topic;
+                                let may_read = ["a/#", "q", "w"].iter().any(|allowed| filter::matches(allowed, topic));
+                                prop_assert!(may_read, "{}", topic);
+                                prop_assert_eq!(delivery.qos == QoS::AtMostOnce, delivery.packet_id == 0);
+                            }
+                        }
+                    }
+                }
+                Step::Release { who } => {
+                    for key in std::mem::take(&mut keys[who]) {
+                        world.core.release(key, world.now);
+                    }
+                }
+                Step::TakeLink { count } => world.core.take(link, count, world.now, &mut VecDeque::new()),
+                Step::Revoke { filter } => {
+                    world.core.revoke_subscriptions(|_| true, |one| one == FILTERS[filter]);
+                }
+                Step::Wait { seconds } => {
+                    world.now += Duration::from_secs(seconds);
+                    for key in keys.concat() {
+                        world.core.handle_timeout(key, world.now);
+                    }
+                }
+            }
+            while world.core.poll_wake().is_some() {}
+            let stats = world.core.stats();
+            prop_assert!(stats.sessions <= 3 && stats.retained <= 2);
+            prop_assert!(stats.queued_bytes <= 600 * stats.sessions);
+            prop_assert!(world.core.link_queued_bytes(link) <= 400);
+            prop_assert!(stats.subscriptions <= 3 * stats.sessions + 1);
+        }
+        for key in keys.concat() {
+            world.core.release(key, world.now);
+        }
+        // What is owed goes out as the link takes it, and nothing is left behind.
+        for _ in 0..200 {
+            world.core.take(link, 5, world.now, &mut VecDeque::new());
+        }
+        let stats = world.core.stats();
+        prop_assert_eq!((stats.connections, stats.subscriptions, stats.queued_bytes), (0, 1, 0));
+    }
+}

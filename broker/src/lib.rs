@@ -1,0 +1,95 @@
+//! An embeddable MQTT 5 and 3.1.1 broker: a core without IO and a thin rim of listeners around it.
+//!
+//! The protocol lives in `core/`: plain values in, plain values out, no clock, no socket, no task. The rim
+//! ([`Broker`]) reads bytes, takes one lock for a batch of packets, and writes what the core left for each
+//! connection. Who may connect, publish and subscribe is the embedder's decision, through [`Authenticate`] and
+//! [`Authorise`]; what may pile up is bounded by [`Limits`], and every bound answers with a typed [`Reason`] and a
+//! counter.
+//!
+//! The one rule: nothing is dropped in silence. A packet is processed, refused with a reason that reaches its sender,
+//! or ends the connection that sent it; a receiver that cannot keep up is disconnected with a reason.
+//!
+//! Sessions are clean: they live as long as their connection, and CONNACK says so. A publish of QoS 1 is acknowledged
+//! once it is routed in memory; what has to survive a crash is the business of those who publish and subscribe.
+//!
+//! # Example
+//!
+//! ```
+//! use std::sync::Arc;
+//! use bytes::Bytes;
+//! use waypost_broker::{
+//!     Authenticate, Authorise, Broker, ConnectAttempt, LinkEvent, LinkLimits, Limits, Principal, QoS, Reason, Retain,
+//!     Verdict, filter,
+//! };
+//!
+//! struct Fleet;
+//!
+//! impl Authenticate for Fleet {
+//!     fn authenticate(&self, attempt: &ConnectAttempt<'_>) -> Result<Principal, waypost_broker::Refusal> {
+//!         match (attempt.username, attempt.password) {
+//!             (Some(name), Some(b"secret")) => Ok(Principal::new(name, attempt.client_id)),
+//!             _ => Err(waypost_broker::Refusal::BadCredentials),
+//!         }
+//!     }
+//! }
+//!
+//! impl Authorise for Fleet {
+//!     fn may_publish(&self, who: &Principal, topic: &str, retain: Retain) -> Verdict {
+//!         Verdict::allow_if(topic == format!("u/{}", who.name) && retain == Retain::No)
+//!     }
+//!     fn may_subscribe(&self, who: &Principal, requested: &str) -> Verdict {
+//!         Verdict::allow_if(filter::contains(&format!("d/{}", who.name), requested))
+//!     }
+//! }
+//!
+//! # async fn run() -> std::io::Result<()> {
+//! let fleet = Arc::new(Fleet);
+//! let broker = Broker::new(Limits::default(), fleet.clone(), fleet);
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:1883").await?;
+//! tokio::spawn(broker.clone().listen_tcp(listener));
+//!
+//! let (to_devices, mut from_devices) = broker.link("bridge", LinkLimits::default());
+//! to_devices.subscribe("u/+", QoS::AtLeastOnce).expect("the filter is well formed");
+//! while let Some(event) = from_devices.recv().await {
+//!     if let LinkEvent::Message { from, payload, .. } = event {
+//!         // Never waits for a slow member, and says how many sessions it was routed to.
+//!         let _ = to_devices.publish(&format!("d/{from}"), payload, QoS::AtLeastOnce, Retain::No);
+//!     }
+//! }
+//! broker.disconnect(|who| who.name.as_ref() == "7", Reason::Administrative);
+//! broker.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A byte stream from elsewhere (TLS, an upgraded WebSocket) is handed over with [`Broker::serve_connection`].
+//!
+//! # Metrics
+//!
+//! Through the `metrics` facade: `waypost_broker_connections` and `waypost_broker_retained_messages` (gauges),
+//! `waypost_broker_received_bytes_total`, `waypost_broker_sent_bytes_total`, `waypost_broker_connects_total`,
+//! `waypost_broker_messages_received_total`, `waypost_broker_messages_delivered_total`,
+//! `waypost_broker_accept_errors_total`, and `waypost_broker_reasons_total{reason}` with the labels of [`Reason::label`]: refusals, ended connections and dropped messages.
+
+mod auth;
+mod broker;
+mod connection;
+mod core;
+pub mod filter;
+mod limits;
+mod link;
+mod listener;
+mod reason;
+mod signal;
+mod stats;
+mod telemetry;
+
+pub use crate::auth::{
+    AllowList, Authenticate, Authorise, ConnectAttempt, Principal, Refusal, Retain, Verdict,
+};
+pub use crate::broker::Broker;
+pub use crate::core::message::QoS;
+pub use crate::limits::{Limits, LinkLimits};
+pub use crate::link::{LinkError, LinkEvent, LinkReceiver, LinkSender};
+pub use crate::reason::Reason;
+pub use crate::stats::Stats;

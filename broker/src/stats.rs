@@ -1,0 +1,37 @@
+//! A snapshot of what the broker holds and has done, for tests, health pages and operators.
+
+use std::collections::BTreeMap;
+
+use crate::reason::Reason;
+
+/// What the broker holds now and has counted since it was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Live sessions.
+    pub sessions: usize,
+    /// Connections that hold a slot: live sessions, those still being closed, and wills that wait for room on a link.
+    pub connections: usize,
+    /// Subscriptions of sessions and links.
+    pub subscriptions: usize,
+    /// Retained messages.
+    pub retained: usize,
+    /// Bytes of retained messages, as [`crate::Limits::retained_bytes_max`] counts them.
+    pub retained_bytes: usize,
+    /// Bytes that wait for sessions, as [`crate::Limits::queued_bytes_max`] counts them.
+    pub queued_bytes: usize,
+    /// CONNECTs that were accepted.
+    pub connects: u64,
+    /// Messages received from clients and links, and accepted.
+    pub received: u64,
+    /// Messages handed to the connections of receivers, and to links.
+    pub delivered: u64,
+    /// How often each reason occurred; a reason that never did is missing.
+    pub reasons: BTreeMap<Reason, u64>,
+}
+
+impl Stats {
+    /// How often `reason` occurred.
+    pub fn count(&self, reason: Reason) -> u64 {
+        self.reasons.get(&reason).copied().unwrap_or(0)
+    }
+}

@@ -1,0 +1,561 @@
+//! The broker as an embedder sees it: over byte streams and TCP, spoken to with rumqttc's codec.
+
+// `allow-unwrap-in-tests` knows test functions, not the client that they share.
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use rumqttc::mqttbytes::{QoS as QoS4, v4};
+use rumqttc::v5::mqttbytes::{QoS as QoS5, v5};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use waypost_broker::{
+    AllowList, Authenticate, Broker, ConnectAttempt, Limits, LinkEvent, LinkLimits, Principal, QoS, Reason,
+    Refusal, Retain,
+};
+
+/// Lets in whoever knows the password, unless the client id begins with the name of a refusal.
+struct Doorman;
+
+impl Authenticate for Doorman {
+    fn authenticate(&self, attempt: &ConnectAttempt<'_>) -> Result<Principal, Refusal> {
+        match attempt.client_id {
+            "stolen" => Err(Refusal::ClientIdNotAllowed),
+            "revoked" => Err(Refusal::NotAuthorised),
+            "busy" => Err(Refusal::Busy),
+            "unavailable" => Err(Refusal::ServerUnavailable),
+            id if attempt.password == Some(b"secret") => {
+                Ok(Principal::new(attempt.username.unwrap_or("?"), id))
+            }
+            _ => Err(Refusal::BadCredentials),
+        }
+    }
+}
+
+fn broker(limits: Limits) -> Broker {
+    let allow = AllowList {
+        publish: vec!["a/#".into()],
+        subscribe: vec!["a/#".into()],
+    };
+    Broker::new(limits, Arc::new(Doorman), Arc::new(allow))
+}
+
+fn peer() -> SocketAddr {
+    ([127, 0, 0, 1], 1).into()
+}
+
+/// A client over a stream in memory, or anything else that carries bytes.
+struct Client<S> {
+    stream: S,
+    read: BytesMut,
+}
+
+impl Client<DuplexStream> {
+    fn dial(broker: &Broker) -> Client<DuplexStream> {
+        let (near, far) = tokio::io::duplex(4_096);
+        tokio::spawn(broker.serve_connection(far, peer()));
+        Client {
+            stream: near,
+            read: BytesMut::new(),
+        }
+    }
+
+    /// Connected with MQTT 5.
+    async fn join(broker: &Broker, client_id: &str) -> Client<DuplexStream> {
+        let mut client = Client::dial(broker);
+        client.send(&connect5(client_id, "secret", None)).await;
+        let connack = client.connack5().await;
+        assert_eq!(connack.code, v5::ConnectReturnCode::Success);
+        client
+    }
+}
+
+impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Client<S> {
+    async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    async fn send5(&mut self, packet: v5::Packet) {
+        let mut bytes = BytesMut::new();
+        packet.write(&mut bytes, None).unwrap();
+        self.send(&bytes).await;
+    }
+
+    async fn send4(&mut self, packet: v4::Packet) {
+        let mut bytes = BytesMut::new();
+        packet.write(&mut bytes, usize::MAX).unwrap();
+        self.send(&bytes).await;
+    }
+
+    /// The next packet; `None` at the end of the stream.
+    async fn receive5(&mut self) -> Option<v5::Packet> {
+        loop {
+            match v5::Packet::read(&mut self.read, None) {
+                Ok(packet) => return Some(packet),
+                Err(rumqttc::v5::mqttbytes::Error::InsufficientBytes(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+            if self.stream.read_buf(&mut self.read).await.unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    }
+
+    async fn receive4(&mut self) -> Option<v4::Packet> {
+        loop {
+            match v4::Packet::read(&mut self.read, usize::MAX) {
+                Ok(packet) => return Some(packet),
+                Err(rumqttc::mqttbytes::Error::InsufficientBytes(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+            if self.stream.read_buf(&mut self.read).await.unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    }
+
+    async fn connack5(&mut self) -> v5::ConnAck {
+        match self.receive5().await {
+            Some(v5::Packet::ConnAck(connack)) => connack,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn subscribe5(&mut self, filter: &str) -> Vec<v5::SubscribeReasonCode> {
+        let subscribe = v5::Subscribe {
+            pkid: 1,
+            ..v5::Subscribe::new(v5::Filter::new(filter, QoS5::AtLeastOnce), None)
+        };
+        self.send5(v5::Packet::Subscribe(subscribe)).await;
+        match self.receive5().await {
+            Some(v5::Packet::SubAck(suback)) => suback.return_codes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn expect_end5(&mut self, reason: u8) {
+        loop {
+            match self.receive5().await {
+                Some(v5::Packet::Disconnect(disconnect)) => {
+                    assert_eq!(disconnect.reason_code as u8, reason);
+                    assert_eq!(self.receive5().await, None);
+                    return;
+                }
+                Some(_) => {}
+                None => panic!("closed without a DISCONNECT"),
+            }
+        }
+    }
+}
+
+fn connect5(client_id: &str, password: &str, will: Option<v5::LastWill>) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    let connect = v5::Connect {
+        keep_alive: 10,
+        client_id: client_id.into(),
+        clean_start: true,
+        properties: None,
+    };
+    connect
+        .write(&will, &Some(v5::Login::new("user", password)), &mut bytes)
+        .unwrap();
+    bytes
+}
+
+fn connect4(client_id: &str, password: &str) -> v4::Connect {
+    let mut connect = v4::Connect::new(client_id);
+    connect.set_login("user", password);
+    connect
+}
+
+fn publish5(topic: &str, qos: QoS5, payload: &'static str) -> v5::Packet {
+    let pkid = u16::from(qos != QoS5::AtMostOnce);
+    v5::Packet::Publish(v5::Publish {
+        pkid,
+        ..v5::Publish::new(topic, qos, payload, None)
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_versions_reach_each_other() {
+    let broker = broker(Limits::default());
+    let mut five = Client::join(&broker, "five").await;
+    assert_eq!(
+        five.subscribe5("a/#").await,
+        [v5::SubscribeReasonCode::Success(QoS5::AtLeastOnce)]
+    );
+    let mut four = Client::dial(&broker);
+    four.send4(v4::Packet::Connect(connect4("four", "secret"))).await;
+    assert_eq!(
+        four.receive4().await,
+        Some(v4::Packet::ConnAck(v4::ConnAck::new(
+            v4::ConnectReturnCode::Success,
+            false
+        )))
+    );
+    let filters = [
+        ("a/4", QoS4::AtLeastOnce),
+        ("#", QoS4::AtMostOnce),
+        ("a/2", QoS4::ExactlyOnce),
+    ]
+    .map(|(filter, qos)| v4::SubscribeFilter::new(filter.into(), qos));
+    four.send4(v4::Packet::Subscribe(v4::Subscribe {
+        pkid: 9,
+        filters: filters.into(),
+    }))
+    .await;
+    let codes = vec![
+        v4::SubscribeReasonCode::Success(QoS4::AtLeastOnce),
+        v4::SubscribeReasonCode::Failure,
+        v4::SubscribeReasonCode::Success(QoS4::AtLeastOnce),
+    ];
+    assert_eq!(
+        four.receive4().await,
+        Some(v4::Packet::SubAck(v4::SubAck::new(9, codes)))
+    );
+
+    five.send5(publish5("a/4", QoS5::AtLeastOnce, "from five")).await;
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        match five.receive5().await.unwrap() {
+            v5::Packet::PubAck(ack) => seen.push(format!("ack {}", ack.pkid)),
+            v5::Packet::Publish(publish) => seen.push(String::from_utf8(publish.payload.to_vec()).unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+    seen.sort();
+    assert_eq!(seen, ["ack 1", "from five"]);
+    let Some(v4::Packet::Publish(publish)) = four.receive4().await else {
+        panic!("no publish")
+    };
+    assert_eq!(
+        (publish.topic.as_str(), &publish.payload[..], publish.qos),
+        ("a/4", &b"from five"[..], QoS4::AtLeastOnce)
+    );
+    four.send4(v4::Packet::PubAck(v4::PubAck::new(publish.pkid)))
+        .await;
+    four.send4(v4::Packet::PingReq).await;
+    assert_eq!(four.receive4().await, Some(v4::Packet::PingResp));
+    // A forbidden PUBLISH has no other answer in 3.1.1.
+    four.send4(v4::Packet::Publish(v4::Publish::new("b", QoS4::AtMostOnce, "x")))
+        .await;
+    assert_eq!(four.receive4().await, None);
+    assert_eq!(broker.stats().count(Reason::PublishForbidden), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_refused_connect_is_answered_with_its_code_and_counted() {
+    let broker = broker(Limits {
+        connections_max: 0,
+        ..Limits::default()
+    });
+    let table = [
+        ("anybody", "wrong", 0x86, 4, Reason::BadCredentials),
+        ("stolen", "secret", 0x85, 2, Reason::ClientIdNotAllowed),
+        ("revoked", "secret", 0x87, 5, Reason::ConnectForbidden),
+        ("busy", "secret", 0x89, 3, Reason::ServerBusy),
+        ("unavailable", "secret", 0x88, 3, Reason::ServerUnavailable),
+        ("one too many", "secret", 0x97, 3, Reason::ConnectionLimit),
+    ];
+    for (client_id, password, five, four, reason) in table {
+        let mut client = Client::dial(&broker);
+        client.send(&connect5(client_id, password, None)).await;
+        let mut answer = [0; 5];
+        client.stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, [0x20, 3, 0, five, 0], "{client_id}");
+        assert_eq!(client.stream.read(&mut answer).await.unwrap(), 0);
+
+        let mut client = Client::dial(&broker);
+        client
+            .send4(v4::Packet::Connect(connect4(client_id, password)))
+            .await;
+        let mut answer = [0; 4];
+        client.stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, [0x20, 2, 0, four], "{client_id}");
+        assert_eq!(broker.stats().count(reason), 2, "{client_id}");
+    }
+    // What cannot be read, and what is not a CONNECT.
+    let table: [(&[u8], &[u8], Reason); 5] = [
+        (
+            b"\x10\x0d\0\x04MQTT\x05\x01\0\0\0\0\0",
+            &[0x20, 3, 0, 0x81, 0],
+            Reason::Malformed,
+        ),
+        (
+            b"\x10\x0c\0\x04MQTT\x09\x02\0\0\0\0",
+            &[0x20, 3, 0, 0x84, 0],
+            Reason::UnsupportedVersion,
+        ),
+        (
+            b"\x10\x0e\0\x06MQIsdp\x03\x02\0\0\0\0",
+            &[0x20, 2, 0, 1],
+            Reason::UnsupportedVersion,
+        ),
+        (
+            b"\x10\x0c\0\x04MQTT\x04\0\0\0\0\0",
+            &[0x20, 2, 0, 2],
+            Reason::ClientIdInvalid,
+        ),
+        (b"GET / HTTP/1.1\r\n\r\n", &[], Reason::NotConnect),
+    ];
+    for (sent, expected, reason) in table {
+        let before = broker.stats().count(reason);
+        let mut client = Client::dial(&broker);
+        client.send(sent).await;
+        let mut answer = Vec::new();
+        client.stream.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, expected, "{reason:?}");
+        assert_eq!(broker.stats().count(reason), before + 1, "{reason:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_client_id_is_assigned_one_and_a_long_keep_alive_is_cut() {
+    let broker = broker(Limits {
+        keep_alive_max_s: 7,
+        ..Limits::default()
+    });
+    let mut client = Client::dial(&broker);
+    client.send(&connect5("", "secret", None)).await;
+    let properties = client.connack5().await.properties.unwrap();
+    assert!(
+        properties
+            .assigned_client_identifier
+            .unwrap()
+            .starts_with("auto-")
+    );
+    assert_eq!(properties.server_keep_alive, Some(7));
+    assert_eq!(
+        (properties.max_qos, properties.session_expiry_interval),
+        (Some(1), Some(0))
+    );
+    assert_eq!(
+        (properties.topic_alias_max, properties.receive_max),
+        (Some(16), Some(256))
+    );
+    // And it is held to it.
+    client.expect_end5(0x8D).await;
+    assert_eq!(broker.stats().count(Reason::KeepAliveTimeout), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forbidden_request_is_refused_by_reason_code() {
+    let broker = broker(Limits {
+        packet_bytes_max: 1_000,
+        ..Limits::default()
+    });
+    let mut client = Client::join(&broker, "c").await;
+    for filter in ["#", "+/x", "b", "$share/g/b"] {
+        assert_eq!(
+            client.subscribe5(filter).await,
+            [v5::SubscribeReasonCode::NotAuthorized],
+            "{filter}"
+        );
+    }
+    client.send5(publish5("b", QoS5::AtLeastOnce, "x")).await;
+    let Some(v5::Packet::PubAck(ack)) = client.receive5().await else {
+        panic!("no PUBACK")
+    };
+    assert_eq!(ack.reason, v5::PubAckReason::NotAuthorized);
+    let ends: [(Vec<u8>, u8); 5] = [
+        (vec![0x30, 4, 0, 1, b'b', 0], 0x87),
+        (vec![0x34, 8, 0, 3, b'a', b'/', b'x', 0, 1, 0], 0x9B),
+        (vec![0x30, 0x80, 0x80, 0x01], 0x95),
+        (vec![0xFF; 8], 0x81),
+        (connect5("c", "secret", None).to_vec(), 0x82),
+    ];
+    for (packet, reason) in ends {
+        let mut client = Client::join(&broker, "d").await;
+        client.send(&packet).await;
+        client.expect_end5(reason).await;
+    }
+    // A will is judged as a publish.
+    let mut client = Client::dial(&broker);
+    let will = v5::LastWill::new("b", "gone", QoS5::AtMostOnce, false, None);
+    client.send(&connect5("e", "secret", Some(will))).await;
+    assert_eq!(client.connack5().await.code, v5::ConnectReturnCode::NotAuthorized);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_takeover_tells_the_old_connection_and_publishes_its_will() {
+    let broker = broker(Limits::default());
+    let mut watcher = Client::join(&broker, "watcher").await;
+    watcher.subscribe5("a/will").await;
+    let mut old = Client::dial(&broker);
+    let will = v5::LastWill::new("a/will", "gone", QoS5::AtLeastOnce, false, None);
+    old.send(&connect5("c", "secret", Some(will))).await;
+    old.connack5().await;
+    let _new = Client::join(&broker, "c").await;
+    old.expect_end5(0x8E).await;
+    let Some(v5::Packet::Publish(publish)) = watcher.receive5().await else {
+        panic!("no will")
+    };
+    assert_eq!(&publish.payload[..], b"gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_in_the_handshake_is_cut_and_delays_nobody() {
+    let broker = broker(Limits {
+        handshakes_max: 3,
+        ..Limits::default()
+    });
+    let mut silent = [Client::dial(&broker), Client::dial(&broker)];
+    silent[1].send(&[0x10]).await;
+    let _served = Client::join(&broker, "honest").await;
+    for client in &mut silent {
+        assert_eq!(client.receive5().await, None);
+    }
+    assert_eq!(broker.stats().count(Reason::HandshakeTimeout), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_is_disconnected_with_0x97_and_what_it_held_is_free() {
+    let broker = broker(Limits {
+        queued_bytes_max: 20_000,
+        ..Limits::default()
+    });
+    let mut slow = Client::join(&broker, "slow").await;
+    slow.subscribe5("a/#").await;
+    let (link, _events) = broker.link("bridge", LinkLimits::default());
+    let payload = Bytes::from(vec![7; 1_000]);
+    let mut routed = 0;
+    while broker.stats().count(Reason::SlowReceiver) == 0 {
+        routed += link
+            .publish("a/x", payload.clone(), QoS::AtLeastOnce, Retain::No)
+            .unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert!(routed >= 18, "{routed}");
+    assert_eq!(broker.stats().queued_bytes, 0);
+    slow.expect_end5(0x97).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn revoking_ends_sessions_and_shutdown_tells_everybody() {
+    let broker = broker(Limits::default());
+    let mut revoked = Client::join(&broker, "r").await;
+    let mut other = Client::join(&broker, "o").await;
+    assert_eq!(
+        broker.disconnect(|who| &*who.client_id == "r", Reason::Administrative),
+        1
+    );
+    revoked.expect_end5(0x98).await;
+    let (_, ()) = tokio::join!(broker.shutdown(), other.expect_end5(0x8B));
+    assert_eq!(broker.stats().sessions, 0);
+    let mut late = Client::dial(&broker);
+    late.send(&connect5("late", "secret", None)).await;
+    let mut answer = [0; 5];
+    late.stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer[3], 0x8B);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_link_slows_its_publishers_and_loses_nothing() {
+    const CLIENTS: usize = 4;
+    const EACH: usize = 500;
+    let broker = broker(Limits::default());
+    let limits = LinkLimits {
+        queued_bytes_max: 2_000,
+        ..LinkLimits::default()
+    };
+    let (link, mut events) = broker.link("bridge", limits);
+    link.subscribe("a/+", QoS::AtLeastOnce).unwrap();
+    let mut publishers = Vec::new();
+    for who in 0..CLIENTS {
+        let mut client = Client::join(&broker, &who.to_string()).await;
+        publishers.push(tokio::spawn(async move {
+            let (mut sent, mut acked) = (0, 0);
+            while acked < EACH {
+                if sent < EACH && sent - acked < 100 {
+                    let pkid = u16::try_from(sent + 1).unwrap();
+                    let publish = v5::Publish {
+                        pkid,
+                        ..v5::Publish::new("a/x", QoS5::AtLeastOnce, sent.to_string(), None)
+                    };
+                    client.send5(v5::Packet::Publish(publish)).await;
+                    sent += 1;
+                } else if let Some(v5::Packet::PubAck(_)) = client.receive5().await {
+                    acked += 1;
+                }
+            }
+            client.send(&[0xE0, 0]).await;
+        }));
+    }
+    // Far longer than any keep-alive: those held back are not called silent.
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert!(
+        broker.stats().received < 60,
+        "held back: {}",
+        broker.stats().received
+    );
+    assert_eq!(broker.stats().sessions, CLIENTS);
+    let mut next = [0; CLIENTS];
+    let mut left = CLIENTS;
+    while left > 0 {
+        match events.recv().await.unwrap() {
+            LinkEvent::Message { from, payload, .. } => {
+                let who: usize = from.parse().unwrap();
+                assert_eq!(payload, next[who].to_string().as_bytes());
+                next[who] += 1;
+            }
+            LinkEvent::Disconnected { reason, .. } => {
+                assert_eq!(reason, Reason::ClientDisconnected);
+                left -= 1;
+            }
+            _ => {}
+        }
+    }
+    while let Some(event) = events.try_recv() {
+        if let LinkEvent::Message { from, .. } = event {
+            next[from.parse::<usize>().unwrap()] += 1;
+        }
+    }
+    assert_eq!(next, [EACH; CLIENTS]);
+    for publisher in publishers {
+        publisher.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_burst_over_tcp_arrives_whole_though_the_socket_closes_behind_it() {
+    let broker = broker(Limits::default());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let listening = tokio::spawn(broker.clone().listen_tcp(listener));
+    let (link, mut events) = broker.link("bridge", LinkLimits::default());
+    link.subscribe("a/x", QoS::AtMostOnce).unwrap();
+
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut client = Client {
+        stream,
+        read: BytesMut::new(),
+    };
+    // Everything in one write, CONNECT included, and no wait for an answer.
+    let mut bytes = connect5("c", "secret", None);
+    for number in 0..2_000 {
+        v5::Publish::new("a/x", QoS5::AtMostOnce, number.to_string(), None)
+            .write(&mut bytes)
+            .unwrap();
+    }
+    client.send(&bytes).await;
+    client.stream.shutdown().await.unwrap();
+    let mut next = 0;
+    loop {
+        match events.recv().await.unwrap() {
+            LinkEvent::Message { payload, .. } => {
+                assert_eq!(payload, next.to_string().as_bytes());
+                next += 1;
+            }
+            LinkEvent::Disconnected { .. } => break,
+            _ => {}
+        }
+    }
+    while let Some(LinkEvent::Message { .. }) = events.try_recv() {
+        next += 1;
+    }
+    assert_eq!(next, 2_000);
+    broker.shutdown().await;
+    listening.await.unwrap();
+}

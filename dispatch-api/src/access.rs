@@ -1,0 +1,304 @@
+//! Who asks, and whether they may.
+//!
+//! A caller shows a token: in `Authorization: Bearer`, or, browsers, in a cookie that scripts cannot read. It is the
+//! token of a sign-in, or the server's own (`admin.token`), which may do what an administrator may but is nobody: it
+//! has no name to write under and no cursor to move.
+//!
+//! A cookie goes along with whatever a page of any site makes a browser send. So a change that came with a cookie
+//! must also come from a page of this server.
+
+use crate::problem::{Problem, ProblemType};
+use crate::secret::sha256;
+use crate::state::ApiState;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use subtle::ConstantTimeEq;
+use waypost_bridge::person::{Person, PersonId, Role, SignIn};
+
+/// The cookie that holds the token of a browser's sign-in.
+pub(crate) const SESSION_COOKIE: &str = "waypost_session";
+
+/// Who may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Anybody, without a token.
+    Anybody,
+    /// People of these roles, and the server's own token where administrators may.
+    Roles(&'static [Role]),
+    /// People of these roles and nobody else: what is done belongs to a person.
+    People(&'static [Role]),
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub(crate) enum Caller {
+    /// Somebody who has signed in.
+    Person(SignedIn),
+    /// Whoever holds the server's own token.
+    Server,
+}
+
+/// A person and the sign-in whose token was shown.
+#[derive(Debug, Clone)]
+pub(crate) struct SignedIn {
+    pub(crate) person: Person,
+    pub(crate) sign_in: SignIn,
+}
+
+impl Caller {
+    /// The person whose cursors count, if it is one.
+    pub(crate) fn person_id(&self) -> Option<PersonId> {
+        match self {
+            Self::Person(signed_in) => Some(signed_in.person.id),
+            Self::Server => None,
+        }
+    }
+}
+
+/// Stands before the handler of one route.
+pub(crate) async fn guard(
+    State((state, access)): State<(ApiState, Access)>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    if access == Access::Anybody {
+        return Ok(next.run(request).await);
+    }
+    let caller = identify(&state, request.method(), request.headers()).await?;
+    permit(access, &caller)?;
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+fn permit(access: Access, caller: &Caller) -> Result<(), Problem> {
+    match (access, caller) {
+        (Access::Anybody, _) => Ok(()),
+        (Access::Roles(roles), Caller::Server) if roles.contains(&Role::Admin) => Ok(()),
+        (Access::Roles(_) | Access::People(_), Caller::Server) => Err(Problem::new(
+            ProblemType::PersonRequired,
+            "The server's own token is nobody: it has no name to write under, no cursor and no session. Sign in as a \
+             person with POST /api/v1/session and use that token.",
+        )),
+        (Access::Roles(roles) | Access::People(roles), Caller::Person(SignedIn { person, .. })) => {
+            if roles.contains(&person.role) {
+                return Ok(());
+            }
+            let allowed: Vec<_> = roles.iter().map(|role| role_name(*role)).collect();
+            let detail = format!(
+                "You are signed in as {}; this takes {}. Ask an administrator.",
+                role_name(person.role),
+                allowed.join(" or ")
+            );
+            Err(Problem::new(ProblemType::NotAllowed, detail))
+        }
+    }
+}
+
+async fn identify(state: &ApiState, method: &Method, headers: &HeaderMap) -> Result<Caller, Problem> {
+    let token_hash = match shown_token(headers)? {
+        ShownToken::Bearer(token) => sha256(token.as_bytes()),
+        ShownToken::Cookie(token) => {
+            if !method.is_safe() && !is_same_origin(headers) {
+                return Err(Problem::new(
+                    ProblemType::CrossOrigin,
+                    "A change that comes with a cookie must come from a page of this server. Programs send the token \
+                     as Authorization: Bearer instead.",
+                ));
+            }
+            sha256(token.as_bytes())
+        }
+        ShownToken::None => {
+            return Err(Problem::new(
+                ProblemType::NotSignedIn,
+                "Sign in with POST /api/v1/session and send the token as Authorization: Bearer.",
+            ));
+        }
+    };
+    if let Some(servers) = state.shared.server_token_hash
+        && bool::from(servers.ct_eq(&token_hash))
+    {
+        return Ok(Caller::Server);
+    }
+    match state.bridge().signed_in(token_hash).await? {
+        Some((person, sign_in)) => Ok(Caller::Person(SignedIn { person, sign_in })),
+        None => Err(Problem::new(
+            ProblemType::NotSignedIn,
+            "This token is not valid, or no longer. Sign in again with POST /api/v1/session.",
+        )),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum ShownToken<'a> {
+    Bearer(&'a str),
+    Cookie(&'a str),
+    None,
+}
+
+/// The header wins over the cookie: whoever sets it means it.
+fn shown_token(headers: &HeaderMap) -> Result<ShownToken<'_>, Problem> {
+    if let Some(authorization) = headers.get(header::AUTHORIZATION) {
+        // [RFC 9110 §11.1] the scheme's case does not matter.
+        let bearer = authorization
+            .to_str()
+            .ok()
+            .and_then(|value| value.split_once(' '));
+        return match bearer {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                Ok(ShownToken::Bearer(token.trim()))
+            }
+            _ => Err(Problem::new(
+                ProblemType::NotSignedIn,
+                "The Authorization header must read: Bearer, a space, and the token.",
+            )),
+        };
+    }
+    let cookies = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let token = cookies
+        .flat_map(|line| line.split(';'))
+        .filter_map(|cookie| cookie.trim().split_once('='))
+        .find_map(|(name, value)| (name == SESSION_COOKIE).then_some(value));
+    Ok(token.map_or(ShownToken::None, ShownToken::Cookie))
+}
+
+/// Browsers say where a request comes from: in `Sec-Fetch-Site` where the address is a secure one, in `Origin` with
+/// each change anywhere.
+fn is_same_origin(headers: &HeaderMap) -> bool {
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return site == "same-origin" || site == "none";
+    }
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let (Some(origin), Some(host)) = (text(header::ORIGIN), text(header::HOST)) else {
+        return false;
+    };
+    let authority = origin
+        .strip_prefix("https://")
+        .or_else(|| origin.strip_prefix("http://"));
+    authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+}
+
+/// A role as it stands in JSON.
+pub(crate) fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Admin => "admin",
+        Role::Dispatcher => "dispatcher",
+        Role::Viewer => "viewer",
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        // Every route has a row in the table, and with it a guard.
+        parts.extensions.get().cloned().ok_or_else(|| unguarded(parts))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for SignedIn {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Caller::from_request_parts(parts, state).await? {
+            Caller::Person(signed_in) => Ok(signed_in),
+            Caller::Server => Err(unguarded(parts)),
+        }
+    }
+}
+
+fn unguarded(parts: &Parts) -> Problem {
+    tracing::error!(
+        http.path = parts.uri.path(),
+        "the table of routes lets callers through to {} {} whom its handler does not know",
+        parts.method,
+        parts.uri.path()
+    );
+    Problem::new(
+        ProblemType::Internal,
+        "The server's table of routes is wrong; please report this.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::{HeaderName, HeaderValue};
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        lines
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_str(value).unwrap(),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_token_is_found_in_the_header_or_in_the_cookie() {
+        for (lines, token) in [
+            (&[][..], ShownToken::None),
+            (&[("authorization", "Bearer abc")], ShownToken::Bearer("abc")),
+            (&[("authorization", "bearer  abc")], ShownToken::Bearer("abc")),
+            (&[("cookie", "waypost_session=abc")], ShownToken::Cookie("abc")),
+            (
+                &[("cookie", "a=b; waypost_session=abc;c=d")],
+                ShownToken::Cookie("abc"),
+            ),
+            (
+                &[("cookie", "a=b"), ("cookie", "waypost_session=abc")],
+                ShownToken::Cookie("abc"),
+            ),
+            (&[("cookie", "xwaypost_session=abc")], ShownToken::None),
+            (
+                &[("cookie", "waypost_session=abc"), ("authorization", "Bearer def")],
+                ShownToken::Bearer("def"),
+            ),
+        ] {
+            assert_eq!(shown_token(&headers(lines)).unwrap(), token, "{lines:?}");
+        }
+        for wrong in ["Bearer", "Basic YTpi", "abc"] {
+            assert!(
+                shown_token(&headers(&[("authorization", wrong)])).is_err(),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_page_of_another_origin_is_told_by_what_the_browser_says() {
+        for (lines, same) in [
+            (&[("sec-fetch-site", "same-origin")][..], true),
+            (&[("sec-fetch-site", "none")], true),
+            (&[("sec-fetch-site", "same-site")], false),
+            (
+                &[
+                    ("sec-fetch-site", "cross-site"),
+                    ("origin", "http://a:1"),
+                    ("host", "a:1"),
+                ],
+                false,
+            ),
+            (&[("origin", "http://a:1"), ("host", "a:1")], true),
+            (
+                &[("origin", "https://Office.example"), ("host", "office.example")],
+                true,
+            ),
+            (&[("origin", "http://a:2"), ("host", "a:1")], false),
+            (&[("origin", "http://a:1.evil"), ("host", "a:1")], false),
+            (&[("origin", "null"), ("host", "a:1")], false),
+            (&[("host", "a:1")], false),
+            (&[], false),
+        ] {
+            assert_eq!(is_same_origin(&headers(lines)), same, "{lines:?}");
+        }
+    }
+}

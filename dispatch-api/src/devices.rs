@@ -1,0 +1,212 @@
+//! `/devices` and `/devices/{id}`: the drivers' units.
+
+use crate::credentials::CredentialsFile;
+use crate::json::{JsonBody, Object, present};
+use crate::page::PageJson;
+use crate::positions::PositionJson;
+use crate::problem::Problem;
+use crate::query::{Id, LIMIT_DEFAULT, NoQuery, Query};
+use crate::secret::Secret;
+use crate::state::ApiState;
+use crate::timestamp::Timestamp;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+use waypost_bridge::device::{DeviceId, DevicePatch, DeviceView, Driver, NewDevice, Presence};
+
+#[derive(Debug, Serialize)]
+pub(crate) struct DeviceJson {
+    id: String,
+    name: String,
+    driver: Option<DriverJson>,
+    groups: [String; 0],
+    labels: Vec<String>,
+    presence: PresenceJson,
+    position: Option<PositionJson>,
+    app: Option<AppJson>,
+    last_seen: Option<Timestamp>,
+    stream: String,
+    revoked: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DriverJson {
+    name: String,
+    #[serde(default = "english")]
+    locale: String,
+}
+
+fn english() -> String {
+    "en".to_owned()
+}
+
+#[derive(Debug, Serialize)]
+struct PresenceJson {
+    state: &'static str,
+    since: Option<Timestamp>,
+}
+
+#[derive(Debug, Serialize)]
+struct AppJson {
+    version: String,
+}
+
+impl From<DeviceView> for DeviceJson {
+    fn from(view: DeviceView) -> Self {
+        let device = view.device;
+        Self {
+            id: device.id.to_string(),
+            name: device.name,
+            driver: device.driver.map(Into::into),
+            groups: [],
+            labels: device.labels,
+            presence: view.presence.into(),
+            position: view.position.as_ref().map(Into::into),
+            app: device.app.map(|version| AppJson { version }),
+            last_seen: view.last_seen_ms.map(Timestamp),
+            stream: device.stream.to_string(),
+            revoked: device.revoked,
+        }
+    }
+}
+
+impl From<Driver> for DriverJson {
+    fn from(Driver { name, locale }: Driver) -> Self {
+        Self { name, locale }
+    }
+}
+
+impl From<DriverJson> for Driver {
+    fn from(DriverJson { name, locale }: DriverJson) -> Self {
+        Self { name, locale }
+    }
+}
+
+impl From<Presence> for PresenceJson {
+    fn from(presence: Presence) -> Self {
+        match presence {
+            Presence::Unknown => Self {
+                state: "unknown",
+                since: None,
+            },
+            Presence::Online { since_ms } => Self {
+                state: "online",
+                since: Some(Timestamp(since_ms)),
+            },
+            Presence::Offline { since_ms } => Self {
+                state: "offline",
+                since: Some(Timestamp(since_ms)),
+            },
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewDeviceJson {
+    name: String,
+    driver: Option<Object<DriverJson>>,
+    #[serde(default)]
+    labels: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct EnrolledJson {
+    device: DeviceJson,
+    credentials: CredentialsFile,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DevicePatchJson {
+    #[serde(default, deserialize_with = "present")]
+    name: Option<String>,
+    /// `null` takes the driver off.
+    #[serde(default, deserialize_with = "present")]
+    driver: Option<Option<Object<DriverJson>>>,
+    #[serde(default, deserialize_with = "present")]
+    labels: Option<Vec<String>>,
+}
+
+/// `GET /devices`
+pub(crate) async fn list(
+    State(state): State<ApiState>,
+    mut query: Query,
+) -> Result<impl IntoResponse, Problem> {
+    let limit = query.limit().unwrap_or(LIMIT_DEFAULT);
+    let after: Option<DeviceId> = query.parse("cursor");
+    query.finish()?;
+    let views = state.bridge().devices(after, limit + 1).await?;
+    let page = PageJson::cut(views, limit, |view| view.device.id.to_string());
+    Ok(Json(page.map(DeviceJson::from)))
+}
+
+/// `POST /devices`
+pub(crate) async fn create(
+    State(state): State<ApiState>,
+    _: NoQuery,
+    body: JsonBody<NewDeviceJson>,
+) -> Result<impl IntoResponse, Problem> {
+    let NewDeviceJson { name, driver, labels } = body.value;
+    let secret = Secret::draw();
+    let new = NewDevice {
+        name,
+        driver: driver.map(|Object(driver)| driver.into()),
+        labels,
+        secret_hash: secret.sha256(),
+    };
+    let view = state.bridge().add_device(new).await?;
+    let location = format!("/api/v1/devices/{}", view.device.id);
+    let credentials = CredentialsFile::new(&state, &view.device, &secret);
+    let enrolled = EnrolledJson {
+        device: view.into(),
+        credentials,
+    };
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        Json(enrolled),
+    ))
+}
+
+/// `GET /devices/{id}`
+pub(crate) async fn show(
+    State(state): State<ApiState>,
+    Id(id): Id<DeviceId>,
+    _: NoQuery,
+) -> Result<impl IntoResponse, Problem> {
+    Ok(Json(DeviceJson::from(state.bridge().device(id).await?)))
+}
+
+/// `PATCH /devices/{id}`
+pub(crate) async fn update(
+    State(state): State<ApiState>,
+    Id(id): Id<DeviceId>,
+    _: NoQuery,
+    body: JsonBody<DevicePatchJson>,
+) -> Result<impl IntoResponse, Problem> {
+    let DevicePatchJson { name, driver, labels } = body.value;
+    let driver = driver.map(|driver| driver.map(|Object(driver)| driver.into()));
+    let patch = DevicePatch {
+        name,
+        driver,
+        labels,
+        secret_hash: None,
+    };
+    Ok(Json(DeviceJson::from(
+        state.bridge().update_device(id, patch).await?,
+    )))
+}
+
+/// `DELETE /devices/{id}`: its session ends, its history stays.
+pub(crate) async fn revoke(
+    State(state): State<ApiState>,
+    Id(id): Id<DeviceId>,
+    _: NoQuery,
+) -> Result<impl IntoResponse, Problem> {
+    state.bridge().revoke_device(id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

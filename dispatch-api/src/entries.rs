@@ -1,0 +1,216 @@
+//! `/streams/{id}/entries`: what people and devices say.
+//!
+//! Entries are always given ascending by number. `before` and `after` name a place; `next` is the `cursor` with which
+//! the list goes on in the direction in which it was read: towards older ones, or with `after` towards newer ones.
+
+use crate::access::SignedIn;
+use crate::idempotency::IdempotencyKey;
+use crate::json::{JsonBody, Object};
+use crate::members::{MemberJson, Names};
+use crate::page::PageJson;
+use crate::problem::Problem;
+use crate::query::{Id, NoQuery, Query};
+use crate::state::ApiState;
+use crate::timestamp::Timestamp;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+use waypost_bridge::BridgeError;
+use waypost_bridge::entry::{Entry, EntryBody, NewEntry, Page};
+use waypost_bridge::stream::{Seq, StreamId};
+
+#[derive(Debug, Serialize)]
+pub(crate) struct EntryJson {
+    stream: String,
+    seq: u64,
+    /// 32 hexadecimal digits.
+    id: String,
+    author: MemberJson,
+    /// By the clock of the author's device; `null` for what people write.
+    device_at: Option<Timestamp>,
+    server_at: Timestamp,
+    urgent: bool,
+    expires_at: Option<Timestamp>,
+    reply_to: Option<u64>,
+    body: BodyJson,
+}
+
+/// What an entry says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BodyJson {
+    kind: BodyKind,
+    text: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", try_from = "String")]
+enum BodyKind {
+    Text,
+}
+
+impl TryFrom<String> for BodyKind {
+    type Error = &'static str;
+
+    fn try_from(kind: String) -> Result<Self, Self::Error> {
+        if kind == "text" {
+            Ok(Self::Text)
+        } else {
+            Err("must be \"text\"")
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewEntryJson {
+    body: Object<BodyJson>,
+    #[serde(default)]
+    urgent: bool,
+    expires_at: Option<Timestamp>,
+    reply_to: Option<SeqJson>,
+}
+
+/// The number of an entry in a body.
+#[derive(Deserialize)]
+#[serde(try_from = "u64")]
+struct SeqJson(Seq);
+
+impl TryFrom<u64> for SeqJson {
+    type Error = &'static str;
+
+    fn try_from(number: u64) -> Result<Self, Self::Error> {
+        Seq::new(number)
+            .map(Self)
+            .ok_or("must be the number of an entry: 1 or more")
+    }
+}
+
+impl EntryJson {
+    pub(crate) async fn new(entry: Entry, names: &mut Names<'_>) -> Result<Self, BridgeError> {
+        Ok(Self {
+            stream: entry.stream.to_string(),
+            seq: entry.seq.number(),
+            id: format!("{:032x}", u128::from_be_bytes(entry.id)),
+            author: names.author(entry.author).await?,
+            device_at: entry.accepted.device_ms.map(Timestamp),
+            server_at: Timestamp(entry.accepted.server_ms),
+            urgent: entry.urgent,
+            expires_at: entry.expires_ms.map(Timestamp),
+            reply_to: entry.reply_to.map(Seq::number),
+            body: match entry.body {
+                EntryBody::Text(text) => BodyJson {
+                    kind: BodyKind::Text,
+                    text,
+                },
+            },
+        })
+    }
+}
+
+impl From<BodyJson> for EntryBody {
+    fn from(BodyJson { kind, text }: BodyJson) -> Self {
+        match kind {
+            BodyKind::Text => Self::Text(text),
+        }
+    }
+}
+
+/// Where a list of entries goes on: `before-12` or `after-12`.
+struct EntryCursor(Page);
+
+impl FromStr for EntryCursor {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (direction, number) = text.split_once('-').unwrap_or_default();
+        match (direction, number.parse()) {
+            ("before", Ok(number)) => Ok(Self(Page::Before(number))),
+            ("after", Ok(number)) => Ok(Self(Page::After(number))),
+            _ => Err("must be the `next` of a list of entries"),
+        }
+    }
+}
+
+/// How many entries are given when no number is asked for.
+const LIMIT_DEFAULT: usize = 50;
+
+/// `GET /streams/{id}/entries`
+pub(crate) async fn list(
+    State(state): State<ApiState>,
+    Id(stream): Id<StreamId>,
+    mut query: Query,
+) -> Result<impl IntoResponse, Problem> {
+    let limit = query.limit().unwrap_or(LIMIT_DEFAULT);
+    let page = asked_page(&mut query);
+    query.finish()?;
+
+    let mut entries = state.bridge().entries(stream, page, limit + 1).await?;
+    let more = entries.len() > limit;
+    let next = match page {
+        Page::After(_) => {
+            entries.truncate(limit);
+            entries.last().map(|last| format!("after-{}", last.seq))
+        }
+        Page::Newest | Page::Before(_) => {
+            entries.drain(..entries.len().saturating_sub(limit));
+            entries.first().map(|first| format!("before-{}", first.seq))
+        }
+    };
+    let mut names = Names::new(state.bridge());
+    let mut items = Vec::with_capacity(entries.len());
+    for entry in entries {
+        items.push(EntryJson::new(entry, &mut names).await?);
+    }
+    Ok(Json(PageJson {
+        items,
+        next: next.filter(|_| more),
+    }))
+}
+
+fn asked_page(query: &mut Query) -> Page {
+    let before = query.number("before", 0..=u64::MAX).map(Page::Before);
+    let after = query.number("after", 0..=u64::MAX).map(Page::After);
+    let cursor = query.parse("cursor").map(|EntryCursor(page)| page);
+    let mut asked = [("before", before), ("after", after), ("cursor", cursor)]
+        .into_iter()
+        .filter_map(|(name, page)| Some((name, page?)));
+    let page = asked.next().map(|(_, page)| page);
+    for (name, _) in asked {
+        query.refuse(name, "only one of before, after and cursor can be given");
+    }
+    page.unwrap_or(Page::Newest)
+}
+
+/// `POST /streams/{id}/entries`: answers once the entry is on disk.
+pub(crate) async fn create(
+    State(state): State<ApiState>,
+    SignedIn { person, .. }: SignedIn,
+    Id(stream): Id<StreamId>,
+    _: NoQuery,
+    key: IdempotencyKey,
+    body: JsonBody<NewEntryJson>,
+) -> Result<impl IntoResponse, Problem> {
+    let once = key.once(&body.bytes);
+    let NewEntryJson {
+        body,
+        urgent,
+        expires_at,
+        reply_to,
+    } = body.value;
+    let new = NewEntry {
+        author: person.id,
+        stream,
+        body: body.0.into(),
+        urgent,
+        expires_ms: expires_at.map(|at| at.0),
+        reply_to: reply_to.map(|reply_to| reply_to.0),
+        once,
+    };
+    let entry = state.bridge().post_entry(new).await?;
+    let entry = EntryJson::new(entry, &mut Names::new(state.bridge())).await?;
+    Ok((StatusCode::CREATED, Json(entry)))
+}

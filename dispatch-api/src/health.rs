@@ -1,0 +1,77 @@
+//! `/healthz`, `/readyz` and `/metrics`: for what looks after the server.
+//!
+//! They ask for no token, so that a supervisor or Prometheus needs none: nothing in them is about a person, a device
+//! or a message. Whoever must not read them is kept out by the address on which the server listens, or by a proxy.
+
+use crate::problem::{Problem, ProblemType};
+use crate::state::ApiState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long the bridge may take to answer and still be called ready.
+const BRIDGE_ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// Something that must be well for the server to be ready.
+pub(crate) struct Check {
+    pub(crate) name: &'static str,
+    pub(crate) check: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+}
+
+#[derive(Serialize)]
+struct HealthJson {
+    status: &'static str,
+}
+
+#[derive(Serialize)]
+struct ReadinessJson {
+    status: &'static str,
+    /// By name: `ok`, or why not.
+    checks: BTreeMap<&'static str, String>,
+}
+
+/// `GET /healthz`: the process answers.
+pub(crate) async fn alive() -> impl IntoResponse {
+    Json(HealthJson { status: "ok" })
+}
+
+/// `GET /readyz`: everything that it needs does, too.
+pub(crate) async fn ready(State(state): State<ApiState>) -> impl IntoResponse {
+    let bridge = match tokio::time::timeout(BRIDGE_ANSWER_MAX, state.bridge().last_event()).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("does not answer".to_owned()),
+    };
+    let others = state
+        .shared
+        .checks
+        .iter()
+        .map(|check| (check.name, (check.check)()));
+    let results: BTreeMap<_, _> = others.chain([("bridge", bridge)]).collect();
+    let (code, status) = if results.values().all(Result::is_ok) {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready")
+    };
+    let checks = results
+        .into_iter()
+        .map(|(name, result)| (name, result.err().unwrap_or_else(|| "ok".to_owned())))
+        .collect();
+    (code, Json(ReadinessJson { status, checks }))
+}
+
+/// `GET /metrics`: Prometheus text.
+pub(crate) async fn metrics(State(state): State<ApiState>) -> Result<Response, Problem> {
+    let Some(render) = &state.shared.metrics else {
+        return Err(Problem::new(
+            ProblemType::NotFound,
+            "This server was started without metrics.",
+        ));
+    };
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, content_type)], render()).into_response())
+}

@@ -1,0 +1,64 @@
+//! `Idempotency-Key`: the same request, however often it is sent, takes effect once.
+
+use crate::problem::{Problem, ProblemType};
+use axum::extract::FromRequestParts;
+use axum::http::Method;
+use axum::http::request::Parts;
+use sha2::{Digest, Sha256};
+use waypost_bridge::entry::Once;
+
+/// The longest key, in characters.
+const KEY_CHARS_MAX: usize = 255;
+
+/// The key of a request, if it has one, and what else tells one request from another.
+#[derive(Debug)]
+pub(crate) struct IdempotencyKey {
+    key: Option<String>,
+    method: Method,
+    path: String,
+}
+
+impl IdempotencyKey {
+    /// What the bridge needs to know the request again; `None` for one without a key.
+    pub(crate) fn once(self, body: &[u8]) -> Option<Once> {
+        // Neither a method nor a path has a NUL in it.
+        let digest = Sha256::new()
+            .chain_update(self.method.as_str())
+            .chain_update([0])
+            .chain_update(&self.path)
+            .chain_update([0])
+            .chain_update(body);
+        self.key.map(|key| Once {
+            key,
+            digest: digest.finalize().into(),
+        })
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let wrong = || {
+            let detail =
+                format!("Idempotency-Key must be 1 to {KEY_CHARS_MAX} visible ASCII characters, given once.");
+            Problem::new(ProblemType::Malformed, detail)
+        };
+        let mut given = parts.headers.get_all("idempotency-key").iter();
+        let key = match (given.next(), given.next()) {
+            (None, _) => None,
+            (Some(key), None) => {
+                let visible = key.as_bytes().iter().all(u8::is_ascii_graphic);
+                let fits = (1..=KEY_CHARS_MAX).contains(&key.len());
+                let text = key.to_str().ok().filter(|_| visible && fits);
+                Some(text.ok_or_else(wrong)?.to_owned())
+            }
+            (Some(_), Some(_)) => return Err(wrong()),
+        };
+        Ok(Self {
+            key,
+            method: parts.method.clone(),
+            path: parts.uri.path().to_owned(),
+        })
+    }
+}

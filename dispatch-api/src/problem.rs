@@ -1,0 +1,337 @@
+//! Problem documents: how everything that is refused is explained (RFC 9457).
+//!
+//! `type` is stable: programs compare it. `detail` is for a person, in words that say what to do. Where single values
+//! are wrong, `errors` names each: `pointer` is a JSON pointer into the body (`/body/text`), or `?name` for a
+//! parameter of the query.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use waypost_bridge::BridgeError;
+
+/// Every `type` that a problem document of this server can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProblemType {
+    /// `/problems/malformed` (400): the request cannot be read: no JSON, a header that makes no sense.
+    Malformed,
+    /// `/problems/invalid-parameters` (400): parameters of the query are unknown or wrong; `errors` names them.
+    InvalidParameters,
+    /// `/problems/not-signed-in` (401): no token, or one that is not valid (any more).
+    NotSignedIn,
+    /// `/problems/wrong-sign-in` (401): address and password do not belong together.
+    WrongSignIn,
+    /// `/problems/not-allowed` (403): the caller's role does not include this.
+    NotAllowed,
+    /// `/problems/person-required` (403): the server's own token cannot do what only a person can.
+    PersonRequired,
+    /// `/problems/cross-origin` (403): a change that came with a cookie, and from a page of another site.
+    CrossOrigin,
+    /// `/problems/not-found` (404): nothing is at this path.
+    NotFound,
+    /// `/problems/method-not-allowed` (405): the path has other methods; `Allow` names them.
+    MethodNotAllowed,
+    /// `/problems/too-slow` (408): the body did not arrive in time.
+    TooSlow,
+    /// `/problems/conflict` (409): something of that name exists already.
+    Conflict,
+    /// `/problems/cursor-lost` (410): the cursor is beyond the end of the event log, which happens after a backup was
+    /// restored; `resume_after` says where to go on.
+    CursorLost,
+    /// `/problems/too-large` (413): the body is larger than 64 kB.
+    TooLarge,
+    /// `/problems/unsupported-media-type` (415): the body is not declared as JSON.
+    UnsupportedMediaType,
+    /// `/problems/invalid-fields` (422): fields of the body are missing, unknown or wrong; `errors` names them.
+    InvalidFields,
+    /// `/problems/key-reused` (422): the `Idempotency-Key` was used for another request.
+    KeyReused,
+    /// `/problems/internal` (500): the server failed; its log says why.
+    Internal,
+    /// `/problems/busy` (503): too much at once, or the server is shutting down; `Retry-After` says when to come back.
+    Busy,
+}
+
+impl ProblemType {
+    /// All of them.
+    pub const ALL: [Self; 18] = [
+        Self::Malformed,
+        Self::InvalidParameters,
+        Self::NotSignedIn,
+        Self::WrongSignIn,
+        Self::NotAllowed,
+        Self::PersonRequired,
+        Self::CrossOrigin,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::TooSlow,
+        Self::Conflict,
+        Self::CursorLost,
+        Self::TooLarge,
+        Self::UnsupportedMediaType,
+        Self::InvalidFields,
+        Self::KeyReused,
+        Self::Internal,
+        Self::Busy,
+    ];
+
+    /// The value of `type`: a reference relative to the server's own address.
+    pub fn uri(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The HTTP status that it comes with.
+    pub fn status(self) -> u16 {
+        self.row().1.as_u16()
+    }
+
+    fn row(self) -> (&'static str, StatusCode, &'static str) {
+        match self {
+            Self::Malformed => (
+                "/problems/malformed",
+                StatusCode::BAD_REQUEST,
+                "The request cannot be read",
+            ),
+            Self::InvalidParameters => (
+                "/problems/invalid-parameters",
+                StatusCode::BAD_REQUEST,
+                "Parameters of the query are wrong",
+            ),
+            Self::NotSignedIn => (
+                "/problems/not-signed-in",
+                StatusCode::UNAUTHORIZED,
+                "Not signed in",
+            ),
+            Self::WrongSignIn => (
+                "/problems/wrong-sign-in",
+                StatusCode::UNAUTHORIZED,
+                "Wrong e-mail address or password",
+            ),
+            Self::NotAllowed => ("/problems/not-allowed", StatusCode::FORBIDDEN, "Not allowed"),
+            Self::PersonRequired => (
+                "/problems/person-required",
+                StatusCode::FORBIDDEN,
+                "Only a person can do this",
+            ),
+            Self::CrossOrigin => (
+                "/problems/cross-origin",
+                StatusCode::FORBIDDEN,
+                "The request came from another site",
+            ),
+            Self::NotFound => ("/problems/not-found", StatusCode::NOT_FOUND, "Nothing is here"),
+            Self::MethodNotAllowed => (
+                "/problems/method-not-allowed",
+                StatusCode::METHOD_NOT_ALLOWED,
+                "Not with this method",
+            ),
+            Self::TooSlow => (
+                "/problems/too-slow",
+                StatusCode::REQUEST_TIMEOUT,
+                "The request took too long to arrive",
+            ),
+            Self::Conflict => ("/problems/conflict", StatusCode::CONFLICT, "It exists already"),
+            Self::CursorLost => (
+                "/problems/cursor-lost",
+                StatusCode::GONE,
+                "The event log has no such place",
+            ),
+            Self::TooLarge => (
+                "/problems/too-large",
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "The request is too large",
+            ),
+            Self::UnsupportedMediaType => (
+                "/problems/unsupported-media-type",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "The body must be JSON",
+            ),
+            Self::InvalidFields => (
+                "/problems/invalid-fields",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "Fields of the body are wrong",
+            ),
+            Self::KeyReused => (
+                "/problems/key-reused",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The Idempotency-Key belongs to another request",
+            ),
+            Self::Internal => (
+                "/problems/internal",
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The server failed",
+            ),
+            Self::Busy => (
+                "/problems/busy",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The server is busy",
+            ),
+        }
+    }
+}
+
+/// A refusal, on its way to becoming a document.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    kind: ProblemType,
+    detail: String,
+    errors: Vec<FieldProblem>,
+    /// For [`ProblemType::Busy`].
+    retry_after_s: Option<u32>,
+    /// For [`ProblemType::CursorLost`].
+    resume_after: Option<u64>,
+}
+
+/// One value that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct FieldProblem {
+    /// A JSON pointer into the body, or `?name` for a parameter of the query.
+    pub(crate) pointer: String,
+    /// What would be right.
+    pub(crate) detail: String,
+}
+
+/// The document, as RFC 9457 §3 describes it.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(rename = "type")]
+    uri: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldProblem],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resume_after: Option<String>,
+}
+
+impl Problem {
+    pub(crate) fn new(kind: ProblemType, detail: impl Into<String>) -> Self {
+        Self {
+            kind,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after_s: None,
+            resume_after: None,
+        }
+    }
+
+    /// Fields of the body are wrong.
+    pub(crate) fn fields(errors: Vec<FieldProblem>) -> Self {
+        Self::of_values(ProblemType::InvalidFields, errors)
+    }
+
+    /// Parameters of the query are wrong.
+    pub(crate) fn parameters(errors: Vec<FieldProblem>) -> Self {
+        Self::of_values(ProblemType::InvalidParameters, errors)
+    }
+
+    fn of_values(kind: ProblemType, errors: Vec<FieldProblem>) -> Self {
+        let named = |error: &FieldProblem| match error.pointer.as_str() {
+            "" => "the body as a whole".to_owned(),
+            pointer => pointer.to_owned(),
+        };
+        let wrong: Vec<_> = errors.iter().map(named).collect();
+        let detail = format!("Nothing was done. To be corrected: {}.", wrong.join(", "));
+        Self {
+            errors,
+            ..Self::new(kind, detail)
+        }
+    }
+
+    /// Come back in `retry_after_s` seconds.
+    pub(crate) fn busy(detail: impl Into<String>, retry_after_s: u32) -> Self {
+        Self {
+            retry_after_s: Some(retry_after_s),
+            ..Self::new(ProblemType::Busy, detail)
+        }
+    }
+
+    /// The event log ends at `last`, before the cursor that was given.
+    pub(crate) fn cursor_lost(last: u64) -> Self {
+        let detail = format!(
+            "The event log ends before this cursor; a backup may have been restored. Read again what you show, then \
+             go on after {last}."
+        );
+        Self {
+            resume_after: Some(last),
+            ..Self::new(ProblemType::CursorLost, detail)
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (uri, status, title) = self.kind.row();
+        let document = Document {
+            uri,
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            errors: &self.errors,
+            resume_after: self.resume_after.map(|cursor| cursor.to_string()),
+        };
+        let mut response = (status, axum::Json(document)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 §15.5.2: a 401 names a scheme.
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<BridgeError> for Problem {
+    fn from(error: BridgeError) -> Self {
+        match error {
+            BridgeError::NotFound(what) => {
+                Self::new(ProblemType::NotFound, format!("There is no such {what}."))
+            }
+            BridgeError::Invalid { field, reason } => Self::fields(vec![FieldProblem {
+                pointer: field.to_owned(),
+                detail: reason,
+            }]),
+            BridgeError::Conflict(reason) => Self::new(ProblemType::Conflict, sentence(reason)),
+            BridgeError::Forbidden(reason) => Self::new(ProblemType::NotAllowed, sentence(reason)),
+            BridgeError::KeyReused => Self::new(
+                ProblemType::KeyReused,
+                "This Idempotency-Key was used for another request. Send this one under a new key.",
+            ),
+            BridgeError::Stopped => Self::busy("The server is shutting down. Try again in a few seconds.", 5),
+            BridgeError::Store(error) => {
+                tracing::error!(%error, "a request failed because the store did: {error}");
+                Self::new(
+                    ProblemType::Internal,
+                    "The server could not read or write what it keeps. Its log says why; nothing was acknowledged.",
+                )
+            }
+        }
+    }
+}
+
+fn sentence(reason: &str) -> String {
+    let mut characters = reason.chars();
+    let first = characters.next().into_iter().flat_map(char::to_uppercase);
+    format!("{}{}.", first.collect::<String>(), characters.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn each_type_has_an_address_of_its_own() {
+        let addresses: BTreeSet<_> = ProblemType::ALL.iter().map(|kind| kind.uri()).collect();
+        assert_eq!(addresses.len(), ProblemType::ALL.len());
+        for kind in ProblemType::ALL {
+            assert!(kind.uri().starts_with("/problems/"), "{kind:?}");
+            assert!((400..600).contains(&kind.status()), "{kind:?}");
+        }
+    }
+}

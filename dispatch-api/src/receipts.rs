@@ -1,0 +1,67 @@
+//! `/streams/{id}/receipts`: how far an entry has come towards each member.
+
+use crate::members::{MemberJson, Names};
+use crate::page::PageJson;
+use crate::problem::Problem;
+use crate::query::{Id, Query};
+use crate::state::ApiState;
+use crate::timestamp::Timestamp;
+use axum::Json;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use serde::Serialize;
+use waypost_bridge::entry::Moment;
+use waypost_bridge::stream::{Seq, StreamId};
+
+#[derive(Debug, Serialize)]
+struct ReceiptJson {
+    member: MemberJson,
+    accepted: Option<MomentJson>,
+    sent: Option<MomentJson>,
+    delivered: Option<MomentJson>,
+    read: Option<MomentJson>,
+    acted: Option<MomentJson>,
+}
+
+/// A moment by both clocks.
+#[derive(Debug, Serialize)]
+pub(crate) struct MomentJson {
+    /// By the device's; `null` where none took part.
+    device_at: Option<Timestamp>,
+    server_at: Timestamp,
+    /// What to add to the device's clock to get the server's, as it was estimated then.
+    offset_ms: Option<i64>,
+}
+
+impl From<Moment> for MomentJson {
+    fn from(moment: Moment) -> Self {
+        Self {
+            device_at: moment.device_ms.map(Timestamp),
+            server_at: Timestamp(moment.server_ms),
+            offset_ms: moment.offset_ms,
+        }
+    }
+}
+
+/// `GET /streams/{id}/receipts?seq=`
+pub(crate) async fn list(
+    State(state): State<ApiState>,
+    Id(stream): Id<StreamId>,
+    mut query: Query,
+) -> Result<impl IntoResponse, Problem> {
+    let seq: Option<Seq> = query.parse("seq");
+    let seq = query.finish_with("seq", seq)?;
+    let mut names = Names::new(state.bridge());
+    let mut items = Vec::new();
+    for receipt in state.bridge().receipts(stream, seq).await? {
+        items.push(ReceiptJson {
+            member: names.member(receipt.member).await?,
+            accepted: Some(receipt.accepted.into()),
+            sent: receipt.sent.map(Into::into),
+            delivered: receipt.delivered.map(Into::into),
+            read: receipt.read.map(Into::into),
+            acted: receipt.acted.map(Into::into),
+        });
+    }
+    Ok(Json(PageJson { items, next: None }))
+}

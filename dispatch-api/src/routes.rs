@@ -1,0 +1,120 @@
+//! Everything that is served, and who may call it: the one table.
+
+use crate::access::{Access, guard};
+use crate::problem::{Problem, ProblemType};
+use crate::state::ApiState;
+use crate::{
+    credentials, cursor, devices, entries, events, headers, health, observe, positions, receipts, session,
+    streams, track, web,
+};
+use axum::Router;
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use tower_http::compression::CompressionLayer;
+use waypost_bridge::person::Role;
+
+/// Who looks.
+const EVERY_ROLE: &[Role] = &[Role::Admin, Role::Dispatcher, Role::Viewer];
+/// Who talks with drivers. Reading is part of it: that the office has read something is a promise to the driver, and
+/// somebody who only looks on cannot make it.
+const TALKING_ROLES: &[Role] = &[Role::Admin, Role::Dispatcher];
+/// Who says which devices there are.
+const ADMIN: &[Role] = &[Role::Admin];
+
+/// One row: a method of a path, who may call it, and what answers.
+pub(crate) struct Route {
+    pub(crate) method: Method,
+    pub(crate) path: &'static str,
+    pub(crate) access: Access,
+    handler: MethodRouter<ApiState>,
+}
+
+impl Route {
+    fn new<H, T>(method: Method, path: &'static str, access: Access, handler: H) -> Self
+    where
+        H: Handler<T, ApiState>,
+        T: 'static,
+    {
+        let filter = match method {
+            Method::POST => MethodFilter::POST,
+            Method::PUT => MethodFilter::PUT,
+            Method::PATCH => MethodFilter::PATCH,
+            Method::DELETE => MethodFilter::DELETE,
+            _ => MethodFilter::GET,
+        };
+        Self {
+            method,
+            path,
+            access,
+            handler: on(filter, handler),
+        }
+    }
+}
+
+/// The table.
+#[rustfmt::skip]
+pub(crate) fn routes() -> Vec<Route> {
+    use Access::{Anybody, People, Roles};
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    const PUT: Method = Method::PUT;
+    const PATCH: Method = Method::PATCH;
+    const DELETE: Method = Method::DELETE;
+    vec![
+        Route::new(POST,   "/api/v1/session",                  Anybody,               session::create),
+        Route::new(GET,    "/api/v1/session",                  People(EVERY_ROLE),    session::show),
+        Route::new(DELETE, "/api/v1/session",                  People(EVERY_ROLE),    session::delete),
+        Route::new(GET,    "/api/v1/devices",                  Roles(EVERY_ROLE),     devices::list),
+        Route::new(POST,   "/api/v1/devices",                  Roles(ADMIN),          devices::create),
+        Route::new(GET,    "/api/v1/devices/{id}",             Roles(EVERY_ROLE),     devices::show),
+        Route::new(PATCH,  "/api/v1/devices/{id}",             Roles(ADMIN),          devices::update),
+        Route::new(DELETE, "/api/v1/devices/{id}",             Roles(ADMIN),          devices::revoke),
+        Route::new(POST,   "/api/v1/devices/{id}/credentials", Roles(ADMIN),          credentials::rotate),
+        Route::new(GET,    "/api/v1/devices/{id}/track",       Roles(EVERY_ROLE),     track::show),
+        Route::new(GET,    "/api/v1/streams",                  Roles(EVERY_ROLE),     streams::list),
+        Route::new(GET,    "/api/v1/streams/{id}",             Roles(EVERY_ROLE),     streams::show),
+        Route::new(GET,    "/api/v1/streams/{id}/entries",     Roles(EVERY_ROLE),     entries::list),
+        Route::new(POST,   "/api/v1/streams/{id}/entries",     People(TALKING_ROLES), entries::create),
+        Route::new(PUT,    "/api/v1/streams/{id}/cursor",      People(TALKING_ROLES), cursor::update),
+        Route::new(GET,    "/api/v1/streams/{id}/receipts",    Roles(EVERY_ROLE),     receipts::list),
+        Route::new(GET,    "/api/v1/positions",                Roles(EVERY_ROLE),     positions::list),
+        Route::new(GET,    "/api/v1/events/stream",            Roles(EVERY_ROLE),     events::follow),
+        Route::new(GET,    "/healthz",                         Anybody,               health::alive),
+        Route::new(GET,    "/readyz",                          Anybody,               health::ready),
+        Route::new(GET,    "/metrics",                         Anybody,               health::metrics),
+    ]
+}
+
+/// Everything that is served: the table of routes, and the dashboard for what is not in it.
+pub fn router(state: ApiState) -> Router {
+    observe::describe();
+    let mut router = Router::new();
+    for Route {
+        method,
+        path,
+        access,
+        handler,
+    } in routes()
+    {
+        tracing::debug!(http.method = %method, http.route = path, "{method} {path} is for {access:?}");
+        let guard = from_fn_with_state((state.clone(), access), guard);
+        router = router.route(path, handler.route_layer(guard));
+    }
+    router
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(web::serve)
+        .layer(from_fn(observe::observe))
+        .layer(map_response(headers::set))
+        // Leaves images and events alone.
+        .layer(CompressionLayer::new())
+        .with_state(state)
+}
+
+async fn method_not_allowed() -> Problem {
+    Problem::new(
+        ProblemType::MethodNotAllowed,
+        "This path has other methods; the header Allow names them.",
+    )
+}

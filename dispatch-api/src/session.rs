@@ -1,0 +1,172 @@
+//! `/session`: signing in and out.
+//!
+//! A wrong password and an address that nobody has get the same answer after the same work.
+
+use crate::access::{SESSION_COOKIE, SignedIn, role_name};
+use crate::json::JsonBody;
+use crate::password::Busy;
+use crate::problem::{Problem, ProblemType};
+use crate::query::NoQuery;
+use crate::secret::Secret;
+use crate::state::{ApiState, Transport};
+use crate::timestamp::Timestamp;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use waypost_bridge::person::{Person, SignIn};
+
+/// How long a sign-in is valid.
+const SIGN_IN_LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CredentialsJson {
+    email: String,
+    password: String,
+}
+
+/// The answer to a sign-in: the only time that the token is shown.
+#[derive(Serialize)]
+struct NewSessionJson<'a> {
+    token: &'a str,
+    #[serde(flatten)]
+    session: SessionJson,
+}
+
+#[derive(Serialize)]
+struct SessionJson {
+    expires_at: Timestamp,
+    person: PersonJson,
+}
+
+#[derive(Serialize)]
+struct PersonJson {
+    id: String,
+    email: String,
+    name: String,
+    role: &'static str,
+}
+
+impl From<Person> for PersonJson {
+    fn from(person: Person) -> Self {
+        Self {
+            id: person.id.to_string(),
+            role: role_name(person.role),
+            email: person.email,
+            name: person.name,
+        }
+    }
+}
+
+/// `POST /session`
+pub(crate) async fn create(
+    State(state): State<ApiState>,
+    _: NoQuery,
+    body: JsonBody<CredentialsJson>,
+) -> Result<impl IntoResponse, Problem> {
+    let CredentialsJson { email, password } = body.value;
+    let person = state.bridge().person_by_email(email.trim()).await?;
+    let hash = person.as_ref().map(|person| person.password_hash.clone());
+    let right = state
+        .shared
+        .passwords
+        .verify(password, hash)
+        .await
+        .map_err(|Busy| {
+            count("busy");
+            Problem::busy(
+                "Too many people are signing in at this moment. Try again in a few seconds.",
+                3,
+            )
+        })?;
+    let Some(person) = person.filter(|_| right) else {
+        count("refused");
+        tracing::info!("a sign-in was refused: address and password do not belong together");
+        return Err(Problem::new(
+            ProblemType::WrongSignIn,
+            "This e-mail address and this password do not belong together. Check both.",
+        ));
+    };
+
+    let token = Secret::draw();
+    let expires_ms = now_ms() + i64::try_from(SIGN_IN_LIFETIME.as_millis()).unwrap_or(i64::MAX);
+    let sign_in = SignIn {
+        token_hash: token.sha256(),
+        person: person.id,
+        expires_ms,
+    };
+    state.bridge().sign_in(sign_in).await?;
+    count("accepted");
+    let session = SessionJson {
+        expires_at: Timestamp(expires_ms),
+        person: person.into(),
+    };
+    let cookie = cookie(state.transport, token.text(), SIGN_IN_LIFETIME);
+    // Serialised here: the body borrows the token.
+    let answer = Json(NewSessionJson {
+        token: token.text(),
+        session,
+    })
+    .into_response();
+    Ok(([(header::SET_COOKIE, cookie)], answer))
+}
+
+/// `GET /session`
+pub(crate) async fn show(_: NoQuery, SignedIn { person, sign_in }: SignedIn) -> impl IntoResponse {
+    Json(SessionJson {
+        expires_at: Timestamp(sign_in.expires_ms),
+        person: person.into(),
+    })
+}
+
+/// `DELETE /session`
+pub(crate) async fn delete(
+    State(state): State<ApiState>,
+    _: NoQuery,
+    SignedIn { sign_in, .. }: SignedIn,
+) -> Result<impl IntoResponse, Problem> {
+    state.bridge().sign_out(sign_in.token_hash).await?;
+    let cookie = cookie(state.transport, "", Duration::ZERO);
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]))
+}
+
+/// Scripts cannot read it, other sites cannot make a browser send it with a change.
+fn cookie(transport: Transport, token: &str, lifetime: Duration) -> String {
+    let secure = match transport {
+        Transport::Plain => "",
+        Transport::Tls => "; Secure",
+    };
+    let seconds = lifetime.as_secs();
+    format!("{SESSION_COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}")
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("waypost_http_sign_ins_total", "outcome" => outcome).increment(1);
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cookie_is_secure_where_the_connection_is() {
+        assert_eq!(
+            cookie(Transport::Plain, "abc", SIGN_IN_LIFETIME),
+            "waypost_session=abc; HttpOnly; SameSite=Strict; Path=/; Max-Age=43200"
+        );
+        assert_eq!(
+            cookie(Transport::Tls, "", Duration::ZERO),
+            "waypost_session=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0; Secure"
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! What the handlers share: the bridge, the settings, and the hooks by which the binary tells about itself.
+
+use crate::health::Check;
+use crate::password::{PasswordError, Passwords};
+use std::sync::Arc;
+use tokio::sync::watch;
+use waypost_bridge::Bridge;
+
+/// What the handlers share; cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) transport: Transport,
+}
+
+/// How requests reach a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transport {
+    /// In the clear: for loopback, and for a network that is trusted.
+    #[default]
+    Plain,
+    /// Through TLS, here or in a proxy before this server: cookies are marked `Secure`.
+    Tls,
+}
+
+pub(crate) struct Shared {
+    pub(crate) source: String,
+    pub(crate) mqtt: Vec<String>,
+    pub(crate) server_token_hash: Option<[u8; 32]>,
+    pub(crate) passwords: Passwords,
+    pub(crate) checks: Vec<Check>,
+    pub(crate) metrics: Option<Box<Render>>,
+    pub(crate) shutdown: Option<watch::Receiver<bool>>,
+    bridge: Bridge,
+}
+
+/// Renders all metrics as Prometheus text.
+type Render = dyn Fn() -> String + Send + Sync;
+
+impl ApiState {
+    /// Begins a state. `source` is the server's name, as it stands in the `source` of every event.
+    pub fn builder(bridge: Bridge, source: impl Into<String>) -> ApiStateBuilder {
+        ApiStateBuilder {
+            bridge,
+            source: source.into(),
+            mqtt: Vec::new(),
+            server_token_hash: None,
+            transport: Transport::default(),
+            checks: Vec::new(),
+            metrics: None,
+            shutdown: None,
+        }
+    }
+
+    /// The same state for a listener of another kind; one server may have both.
+    #[must_use]
+    pub fn reached_by(&self, transport: Transport) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            transport,
+        }
+    }
+
+    pub(crate) fn bridge(&self) -> &Bridge {
+        &self.shared.bridge
+    }
+}
+
+impl std::fmt::Debug for ApiState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiState")
+            .field("source", &self.shared.source)
+            .field("transport", &self.transport)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes an [`ApiState`]; see [`ApiState::builder`]. Everything that is not set has a default that works.
+#[must_use]
+pub struct ApiStateBuilder {
+    bridge: Bridge,
+    source: String,
+    mqtt: Vec<String>,
+    server_token_hash: Option<[u8; 32]>,
+    transport: Transport,
+    checks: Vec<Check>,
+    metrics: Option<Box<Render>>,
+    shutdown: Option<watch::Receiver<bool>>,
+}
+
+impl ApiStateBuilder {
+    /// Where devices reach the broker, best first, such as `mqtt://waypost.example:1883`: what stands in the
+    /// credentials of a device. None by default.
+    pub fn mqtt(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.mqtt = addresses.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// SHA-256 of the server's own token (`admin.token`), which may do what an administrator may but is nobody. It
+    /// must be at least 128 random bits: the hash is a fast one. Without it there is no such token.
+    pub fn server_token_hash(mut self, sha256: [u8; 32]) -> Self {
+        self.server_token_hash = Some(sha256);
+        self
+    }
+
+    /// How requests reach this server; in the clear by default.
+    pub fn transport(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// Adds a check to `/readyz`, which anybody may read: `Err` is a short reason without secrets. It is called for
+    /// each request and must not block.
+    pub fn check(
+        mut self,
+        name: &'static str,
+        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.checks.push(Check {
+            name,
+            check: Box::new(check),
+        });
+        self
+    }
+
+    /// What `/metrics` answers with: all metrics as Prometheus text. Without it the path answers 404.
+    pub fn metrics(mut self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        self.metrics = Some(Box::new(render));
+        self
+    }
+
+    /// Ends the streams of events once it is true or its sender is gone. Without it they end with their clients.
+    pub fn shutdown(mut self, shutdown: watch::Receiver<bool>) -> Self {
+        self.shutdown = Some(shutdown);
+        self
+    }
+
+    /// The state. Takes as long as one sign-in: it hashes a password that nobody has, so that an unknown address
+    /// costs what a wrong password costs.
+    ///
+    /// # Errors
+    /// [`PasswordError::Hash`] where the system has no random numbers or no memory to spare.
+    pub fn build(self) -> Result<ApiState, PasswordError> {
+        let shared = Shared {
+            source: self.source,
+            mqtt: self.mqtt,
+            server_token_hash: self.server_token_hash,
+            passwords: Passwords::new()?,
+            checks: self.checks,
+            metrics: self.metrics,
+            shutdown: self.shutdown,
+            bridge: self.bridge,
+        };
+        Ok(ApiState {
+            shared: Arc::new(shared),
+            transport: self.transport,
+        })
+    }
+}
+
+impl std::fmt::Debug for ApiStateBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiStateBuilder")
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,129 @@
+import { expect, test } from "vitest";
+import type { FleetEvent, Receipt } from "@waypost/shared/wire";
+import { at, climbed, DRIVER, entry, event, ME, permutations, stream, T0 } from "./samples.ts";
+import {
+  awaiting,
+  emptyThread,
+  gapOf,
+  stateOf,
+  unreadOf,
+  unresolved,
+  withEntries,
+  withEvent,
+  withOwnRead,
+  withReceipts,
+  withReceiptsStale,
+  withStream,
+  type EntryState,
+  type Thread,
+} from "./thread.ts";
+
+const empty = emptyThread("4711");
+const accepted = (seq: number, author = ME, over = {}) => event("waypost.entry.accepted", { entry: entry(seq, author, over) });
+const apply = (thread: Thread, events: readonly FleetEvent[]) => events.reduce((next, one) => withEvent(next, one, ME.id), thread);
+const states = (thread: Thread) => thread.entries.map((one) => stateOf(thread, one, T0));
+const receipt = (over: Partial<Receipt>): Receipt => ({ member: DRIVER, accepted: null, sent: null, delivered: null, read: null, acted: null, ...over });
+const rung = { device_at: at(0), server_at: at(0), offset_ms: 0 };
+
+test("events_in_any_order_and_more_than_once_give_the_same_thread", () => {
+  const events = [
+    accepted(1),
+    accepted(2),
+    accepted(3, DRIVER, { reply_to: 1 }),
+    climbed("delivered", 1, 2),
+    climbed("read", 1, 1),
+    event("waypost.entry.acted", { stream: "4711", seq: 1, member: DRIVER, answer_seq: 3 }),
+  ];
+  for (const order of permutations(events)) {
+    const thread = apply(apply(empty, order), order);
+    expect(thread.entries.map((one) => one.seq)).toEqual([1, 2, 3]);
+    expect(states(thread)).toEqual(["Answered", "Delivered", "Accepted"]);
+    expect(thread.head).toBe(3);
+  }
+});
+
+test("a_tick_is_never_taken_back", () => {
+  const ladder: EntryState[] = ["Accepted", "Sent", "Delivered", "Read", "Answered"];
+  const events = [climbed("sent", 1, 1), climbed("delivered", 1, 1), climbed("read", 1, 1), event("waypost.entry.acted", { stream: "4711", seq: 1, member: DRIVER, answer_seq: 2 })];
+  for (const order of permutations(events)) {
+    let thread = apply(empty, [accepted(1)]);
+    let rank = 0;
+    for (const one of order) {
+      thread = withEvent(thread, one, ME.id);
+      const next = ladder.indexOf(states(thread)[0]!);
+      expect(next).toBeGreaterThanOrEqual(rank);
+      rank = next;
+    }
+    expect(rank).toBe(4);
+  }
+});
+
+test("a_page_and_the_event_of_the_same_entry_show_it_once", () => {
+  const page = [entry(4, ME), entry(5, DRIVER)];
+  const thread = withEntries(apply(empty, [accepted(5, DRIVER)]), page, [4, 5]);
+  expect(thread.entries.map((one) => one.seq)).toEqual([4, 5]);
+  expect(withEntries(thread, page, [4, 5])).toBe(thread);
+});
+
+test("numbers_that_events_did_not_bring_are_a_gap_until_an_answer_speaks_for_them", () => {
+  let thread = withEntries(empty, [entry(1, ME), entry(2, ME)], [1, 2]);
+  thread = apply(thread, [accepted(7)]);
+  expect(gapOf(thread)).toEqual([3, 6]);
+  thread = withEntries(thread, [entry(3, ME), entry(6, ME)], [3, 6]);
+  expect(gapOf(thread)).toBeNull();
+  expect(thread.entries.map((one) => one.seq)).toEqual([1, 2, 3, 6, 7]);
+  expect(gapOf(withStream(thread, stream({ head: 9 })))).toEqual([8, 9]);
+});
+
+test("a_thread_of_which_nothing_is_held_asks_for_nothing", () => {
+  expect(gapOf(withStream(empty, stream({ head: 400, unread: 3 })))).toBeNull();
+});
+
+test("what_the_device_read_counts_for_ours_and_what_we_read_for_theirs", () => {
+  const office = { id: "office", kind: "office" as const, name: "Office" };
+  const thread = apply(empty, [accepted(1), accepted(2, DRIVER), climbed("read", 1, 2, office)]);
+  expect(states(thread)).toEqual(["Accepted", "Read"]);
+});
+
+test("what_has_expired_says_so_unless_it_had_arrived_before", () => {
+  const expired = [1, 2].map((seq) => event("waypost.entry.expired", { stream: "4711", seq }));
+  const thread = apply(empty, [accepted(1), accepted(2), accepted(3, ME, { expires_at: at(-1) }), climbed("delivered", 1, 1), ...expired]);
+  expect(states(thread)).toEqual(["Delivered", "Expired", "Expired"]);
+});
+
+test.each([
+  ["the server's count stands while nothing else is known", (thread: Thread) => thread, 3],
+  ["what comes after the count is added", (thread: Thread) => apply(thread, [accepted(11, DRIVER), accepted(12)]), 4],
+  ["reading to the end clears it", (thread: Thread) => withOwnRead(thread, 10), 0],
+  ["and only newer words count again", (thread: Thread) => apply(withOwnRead(thread, 10), [accepted(11, DRIVER)]), 1],
+  ["reading on another screen clears it too", (thread: Thread) => apply(thread, [climbed("read", 1, 10, ME)]), 0],
+  ["a colleague's reading does not", (thread: Thread) => apply(thread, [climbed("read", 1, 10, { ...ME, id: "p2" })]), 3],
+  ["an older answer of the server does not bring it back", (thread: Thread) => withStream(withStream(thread, stream({ head: 10, unread: 0 })), stream({ head: 10, unread: 3 })), 0],
+  ["reading part of it leaves the rest", (thread: Thread) => withOwnRead(thread, 9), 1],
+])("unread: %s", (_, change, unread) => {
+  const entries = [7, 8, 9, 10].map((seq) => entry(seq, DRIVER));
+  const counted = withStream(withEntries(empty, entries, [7, 10]), stream({ head: 10, unread: 3 }));
+  expect(unreadOf(change(counted))).toBe(unread);
+});
+
+test("reading_an_entry_means_that_all_before_it_were_read", () => {
+  const held = withEntries(empty, [entry(1, ME), entry(2, ME), entry(3, ME)], [1, 3]);
+  const thread = withReceipts(withReceipts(held, 2, [receipt({ sent: rung, delivered: rung, read: rung })]), 3, [receipt({ sent: rung })]);
+  expect(states(thread)).toEqual(["Read", "Read", "Sent"]);
+});
+
+test("receipts_are_asked_for_from_the_newest_down_to_what_is_known_to_be_read", () => {
+  const held = withEntries(empty, [entry(1, ME), entry(2, ME), entry(3, DRIVER), entry(4, ME), entry(5, ME)], [1, 5]);
+  expect(unresolved(held, 9)).toEqual([5, 4, 2, 1]);
+  expect(unresolved(held, 1)).toEqual([5]);
+  const asked = withReceipts(withReceipts(held, 5, [receipt({ sent: rung })]), 4, [receipt({ read: rung })]);
+  expect(unresolved(asked, 9)).toEqual([]);
+  expect(unresolved(withReceiptsStale(asked), 9)).toEqual([5]);
+});
+
+test("we_wait_for_our_newest_entry_until_the_driver_speaks_or_it_is_answered", () => {
+  const ours = apply(empty, [accepted(1), accepted(2)]);
+  expect(awaiting(ours)?.seq).toBe(2);
+  expect(awaiting(apply(ours, [accepted(3, DRIVER)]))).toBeNull();
+  expect(awaiting(apply(ours, [event("waypost.entry.acted", { stream: "4711", seq: 2, member: DRIVER, answer_seq: 3 })]))).toBeNull();
+});

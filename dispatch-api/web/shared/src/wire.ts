@@ -1,0 +1,160 @@
+/**
+ * The JSON that the server speaks, as types: nothing here has behaviour. Times are RFC 3339 in UTC; ids are strings; a value that is
+ * not known is null.
+ */
+
+export type Time = string;
+
+export interface Page<T> {
+  items: T[];
+  next: string | null;
+}
+
+export type Role = "admin" | "dispatcher" | "viewer" | "integration" | "bot";
+
+export interface Person {
+  id: string;
+  email: string;
+  name: string;
+  role: Role;
+}
+
+export interface Session {
+  expires_at: Time;
+  person: Person;
+}
+
+export interface Position {
+  lat: number;
+  lon: number;
+  speed_mps: number | null;
+  course_deg: number | null;
+  accuracy_m: number | null;
+  battery_pct: number | null;
+  at: Time;
+  received_at: Time | null;
+}
+
+export interface Presence {
+  state: "online" | "offline" | "unknown";
+  since: Time | null;
+}
+
+export interface Device {
+  id: string;
+  name: string;
+  driver: { name: string; locale: string | null } | null;
+  groups: string[];
+  labels: string[];
+  presence: Presence;
+  position: Position | null;
+  app: { version: string } | null;
+  last_seen: Time | null;
+  stream: string;
+  revoked: boolean;
+}
+
+export interface Member {
+  id: string;
+  kind: "device" | "person" | "office" | "system";
+  name?: string | null;
+}
+
+export interface Stream {
+  id: string;
+  kind: string;
+  title: string;
+  members: Member[];
+  head: number;
+  unread: number;
+}
+
+export type Body =
+  | { kind: "text"; text: string }
+  | { kind: "reply"; template: string; version: number; slots: Record<string, unknown>; text: string }
+  | { kind: "alert"; text: string; level: string }
+  | { kind: "place"; position: { lat: number; lon: number }; label: string | null }
+  | { kind: "file"; file: string; name: string; type: string; bytes: number; caption: string | null }
+  | { kind: "job"; job: string; change: unknown }
+  | { kind: "system"; text?: string };
+
+export interface Entry {
+  stream: string;
+  seq: number;
+  id: string;
+  author: Member;
+  /** The clock of the author's device; null for what people wrote in the office. */
+  device_at: Time | null;
+  server_at: Time;
+  urgent: boolean;
+  expires_at: Time | null;
+  reply_to: number | null;
+  body: Body;
+}
+
+/** One rung of the receipt ladder, with both clocks. */
+export interface Rung {
+  device_at: Time | null;
+  server_at: Time | null;
+  /** What to add to the device's clock to get the server's, as it was estimated at that moment, in milliseconds. */
+  offset_ms: number | null;
+}
+
+export interface Receipt {
+  member: Member;
+  accepted: Rung | null;
+  sent: Rung | null;
+  delivered: Rung | null;
+  read: Rung | null;
+  acted: Rung | null;
+}
+
+export interface TrackFeature {
+  type: "Feature";
+  geometry: { type: "Point"; coordinates: [number, number] };
+  properties: { at: Time };
+}
+
+interface Cloud<T extends string, D> {
+  id: string;
+  source: string;
+  type: T;
+  subject: string;
+  time: Time;
+  data: D;
+}
+
+interface Climbed extends Rung {
+  stream: string;
+  from_seq: number;
+  seq: number;
+  member: Member;
+}
+
+/** The events that a page follows; `waypost.position.updated` is live only and has no place in the log. */
+export type FleetEvent =
+  | Cloud<"waypost.entry.accepted", { entry: Entry }>
+  | Cloud<"waypost.entry.sent", Climbed>
+  | Cloud<"waypost.entry.delivered", Climbed>
+  | Cloud<"waypost.entry.read", Climbed>
+  | Cloud<"waypost.entry.acted", { stream: string; seq: number; member: Member; answer_seq: number }>
+  | Cloud<"waypost.entry.expired", { stream: string; seq: number }>
+  | Cloud<"waypost.device.online", { device: string; name: string; since: Time | null }>
+  | Cloud<"waypost.device.offline", { device: string; name: string; since: Time | null }>
+  | Cloud<"waypost.device.enrolled", { device: string; name: string }>
+  | Cloud<"waypost.device.revoked", { device: string; name: string }>
+  | Cloud<"waypost.position.updated", { device: string; position: Position }>;
+
+export const FLEET_EVENT_TYPES: readonly FleetEvent["type"][] = [
+  "waypost.entry.accepted",
+  "waypost.entry.sent",
+  "waypost.entry.delivered",
+  "waypost.entry.read",
+  "waypost.entry.acted",
+  "waypost.entry.expired",
+  "waypost.device.online",
+  "waypost.device.offline",
+  "waypost.device.enrolled",
+  "waypost.device.revoked",
+  "waypost.position.updated",
+];

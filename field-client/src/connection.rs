@@ -1,0 +1,497 @@
+//! One MQTT connection on any byte stream, from CONNECT to its end.
+//!
+//! It writes in batches: the first flight (SUBSCRIBE, hello, presence) is one write, and so is whatever has gathered
+//! while the last one was under way. It pings only where nothing else was sent for the keep-alive, and counts a
+//! connection as dead where nothing at all came for the answer timeout after something that is answered was sent.
+//!
+//! Bounds: frames and events travel in channels of fixed length; while events find no room nothing is read, and while
+//! 64 kB wait to be written nothing is read either. Packets that wait for their PUBACK: at most 32, or what the server
+//! says if that is less; beyond it no frame is taken.
+
+use crate::core::{Outgoing, Qos};
+use crate::packet::{
+    ALIASES_MAX, ConnAck, ConnectFields, Limits, Packet, PublishFields, Retain, UP_ALIAS, Version,
+};
+use bytes::{Bytes, BytesMut};
+use prost::Message;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use waypost_proto::{DeviceId, SessionTag, Topic, TopicPrefix, wire};
+
+/// Frames that may wait for the connection: few, so that what is newer can still replace what is older.
+pub(crate) const FRAMES_MAX: usize = 2;
+/// Events that may wait for the engine.
+pub(crate) const EVENTS_MAX: usize = 64;
+const UNACKNOWLEDGED_MAX: usize = 32;
+const OUT_BYTES_MAX: usize = 64 * 1024;
+const SUBSCRIBE_ID: u16 = 1;
+
+/// What a connection needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) device: DeviceId,
+    pub(crate) secret: crate::Secret,
+    pub(crate) prefix: TopicPrefix,
+    pub(crate) version: Version,
+    /// Of the hello that will be the first frame; stands in the will.
+    pub(crate) tag: SessionTag,
+    pub(crate) keep_alive_s: u16,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) answer_timeout: Duration,
+}
+
+/// What happens on a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum LinkEvent {
+    /// The server has accepted the CONNECT; the hello is waited for.
+    Connected,
+    /// A frame on `d/<device>`.
+    Frame(Bytes),
+    /// The server did not take a packet of ours (its reason is logged); repetition deals with it.
+    PublishRefused,
+}
+
+/// Why a connection ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// We said good-bye.
+    Closed,
+    /// The server does not speak the version.
+    VersionRefused,
+    /// Trying again changes nothing; says what a person has to do.
+    Refused(String),
+    /// It broke, or the server is not available.
+    Broken(String),
+}
+
+/// Speaks MQTT on `stream` until it ends, or until the sender of `frames` is gone, which says good-bye.
+pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    settings: Settings,
+    mut frames: mpsc::Receiver<Outgoing>,
+    events: mpsc::Sender<LinkEvent>,
+) -> Ended {
+    let connecting = connect(&mut stream, &settings);
+    let (limits, input) = match tokio::time::timeout(settings.connect_timeout, connecting).await {
+        Ok(Ok(connected)) => connected,
+        Ok(Err(ended)) => return ended,
+        Err(_) => return Ended::Broken("the server did not answer the CONNECT in time".to_owned()),
+    };
+    if events.send(LinkEvent::Connected).await.is_err() {
+        return Ended::Closed;
+    }
+    let mut connection = Connection::new(stream, settings, limits, input, events);
+    let Some(hello) = frames.recv().await else {
+        return Ended::Closed;
+    };
+    connection.first_flight(&hello);
+    match connection.serve(&mut frames).await {
+        Ok(()) => Ended::Closed,
+        Err(ended) => ended,
+    }
+}
+
+/// CONNECT and CONNACK. What came after the CONNACK is handed on.
+async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    settings: &Settings,
+) -> Result<(Limits, BytesMut), Ended> {
+    let device = settings.device.to_string();
+    let fields = ConnectFields {
+        client_id: device.clone(),
+        user: device,
+        password: settings.secret.expose().to_owned(),
+        keep_alive_s: settings.keep_alive_s,
+        will_topic: settings.prefix.name(&Topic::Presence(settings.device)),
+        will_payload: presence(settings.tag, Presence::Offline),
+    };
+    let mut out = BytesMut::new();
+    settings.version.connect(&fields, &mut out);
+    stream
+        .write_all(&out)
+        .await
+        .map_err(|error| broken("connecting", &error))?;
+    stream
+        .flush()
+        .await
+        .map_err(|error| broken("connecting", &error))?;
+    let mut input = BytesMut::with_capacity(4_096);
+    loop {
+        let packet = settings
+            .version
+            .decode(&mut input)
+            .map_err(|error| Ended::Broken(error.to_string()))?;
+        match packet {
+            Some(Packet::ConnAck(ConnAck::Accepted(limits))) => return Ok((limits, input)),
+            Some(Packet::ConnAck(ConnAck::VersionRefused)) => return Err(Ended::VersionRefused),
+            Some(Packet::ConnAck(ConnAck::Refused(advice))) => return Err(Ended::Refused(advice)),
+            Some(Packet::ConnAck(ConnAck::Unavailable(why))) => return Err(Ended::Broken(why)),
+            Some(_) => {
+                return Err(Ended::Broken(
+                    "the server sent something before its CONNACK".to_owned(),
+                ));
+            }
+            None => {}
+        }
+        if stream
+            .read_buf(&mut input)
+            .await
+            .map_err(|error| broken("connecting", &error))?
+            == 0
+        {
+            return Err(Ended::Broken("the server closed before its CONNACK".to_owned()));
+        }
+    }
+}
+
+/// A connection that the server has accepted.
+struct Connection<S> {
+    stream: S,
+    settings: Settings,
+    events: mpsc::Sender<LinkEvent>,
+    up_topic: String,
+    down_topic: String,
+    presence_topic: String,
+    keep_alive: Duration,
+    up_alias: UpAlias,
+    unacknowledged_max: usize,
+    unacknowledged: BTreeSet<u16>,
+    next_packet_id: u16,
+    ping_is_out: bool,
+    aliases: BTreeMap<u16, Bytes>,
+    input: BytesMut,
+    out: BytesMut,
+    flush: Flush,
+    last_sent: Instant,
+    /// Since when an answer is waited for without any byte having come.
+    silent_since: Option<Instant>,
+}
+
+/// How far the alias of `u/<device>` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum UpAlias {
+    /// The server takes none.
+    Unavailable,
+    /// The next PUBLISH carries topic and alias.
+    New,
+    /// The alias stands for the topic.
+    Established,
+}
+
+/// Whether written bytes have been flushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flush {
+    Done,
+    Due,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Online,
+    Offline,
+}
+
+/// What woke the connection.
+enum Happened {
+    Room,
+    Read(std::io::Result<usize>),
+    Wrote(std::io::Result<usize>),
+    Flushed(std::io::Result<()>),
+    Frame(Option<Outgoing>),
+    Time,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn new(
+        stream: S,
+        settings: Settings,
+        limits: Limits,
+        input: BytesMut,
+        events: mpsc::Sender<LinkEvent>,
+    ) -> Self {
+        let name = |topic| settings.prefix.name(&topic);
+        let has_alias = settings.version == Version::V5 && limits.aliases_max >= UP_ALIAS;
+        Self {
+            up_topic: name(Topic::Up(settings.device)),
+            down_topic: name(Topic::Down(settings.device)),
+            presence_topic: name(Topic::Presence(settings.device)),
+            keep_alive: Duration::from_secs(limits.keep_alive_s.unwrap_or(settings.keep_alive_s).into()),
+            up_alias: if has_alias {
+                UpAlias::New
+            } else {
+                UpAlias::Unavailable
+            },
+            unacknowledged_max: UNACKNOWLEDGED_MAX.min(limits.unacknowledged_max.into()),
+            unacknowledged: BTreeSet::new(),
+            next_packet_id: SUBSCRIBE_ID + 1,
+            ping_is_out: false,
+            aliases: BTreeMap::new(),
+            input,
+            out: BytesMut::new(),
+            flush: Flush::Done,
+            last_sent: Instant::now(),
+            silent_since: None,
+            stream,
+            settings,
+            events,
+        }
+    }
+
+    /// SUBSCRIBE, hello and presence, in one write. The hello is processed after the subscribe, as one connection
+    /// keeps its order.
+    ///
+    /// Presence is said once a connection, under the tag of its first hello, which is that of its will.
+    fn first_flight(&mut self, hello: &Outgoing) {
+        self.settings
+            .version
+            .subscribe(&self.down_topic, SUBSCRIBE_ID, &mut self.out);
+        self.publish_up(hello);
+        self.publish_presence(Presence::Online);
+        self.expect_answer();
+    }
+
+    async fn serve(&mut self, frames: &mut mpsc::Receiver<Outgoing>) -> Result<(), Ended> {
+        loop {
+            let events_are_full = self.take_packets()?;
+            let deadline = self.deadline();
+            let may_read = !events_are_full && self.out.len() < OUT_BYTES_MAX;
+            let may_send = self.out.is_empty() && self.unacknowledged.len() < self.unacknowledged_max;
+            let (events, input, out, flush) = (&self.events, &mut self.input, &mut self.out, self.flush);
+            let may_write = !out.is_empty() || flush == Flush::Due;
+            let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
+            let write = async {
+                if out.is_empty() {
+                    Happened::Flushed(writer.flush().await)
+                } else {
+                    Happened::Wrote(writer.write_buf(out).await)
+                }
+            };
+            let happened = tokio::select! {
+                permit = events.reserve(), if events_are_full => match permit {
+                    Ok(_) => Happened::Room,
+                    Err(_) => return Ok(()),
+                },
+                read = reader.read_buf(input), if may_read => Happened::Read(read),
+                happened = write, if may_write => happened,
+                frame = frames.recv(), if may_send => Happened::Frame(frame),
+                () = tokio::time::sleep_until(deadline) => Happened::Time,
+            };
+            match happened {
+                Happened::Room => {}
+                Happened::Read(Ok(0)) => {
+                    return Err(Ended::Broken("the server closed the connection".to_owned()));
+                }
+                Happened::Read(Ok(_)) => self.silent_since = None,
+                Happened::Read(Err(error)) => return Err(broken("reading", &error)),
+                Happened::Wrote(Ok(_)) => {
+                    self.last_sent = Instant::now();
+                    self.flush = Flush::Due;
+                }
+                Happened::Flushed(Ok(())) => self.flush = Flush::Done,
+                Happened::Wrote(Err(error)) | Happened::Flushed(Err(error)) => {
+                    return Err(broken("writing", &error));
+                }
+                Happened::Frame(Some(frame)) => self.publish_all(&frame, frames),
+                Happened::Frame(None) => return self.say_good_bye().await,
+                Happened::Time => self.handle_timeout()?,
+            }
+        }
+    }
+
+    /// Handles the packets that have come whole; true where events find no room.
+    fn take_packets(&mut self) -> Result<bool, Ended> {
+        loop {
+            let Ok(permit) = self.events.try_reserve() else {
+                return Ok(!self.events.is_closed());
+            };
+            let packet = self.settings.version.decode(&mut self.input);
+            let Some(packet) = packet.map_err(|error| Ended::Broken(error.to_string()))? else {
+                break;
+            };
+            match packet {
+                Packet::Publish {
+                    topic,
+                    alias,
+                    packet_id,
+                    payload,
+                } => {
+                    let topic = resolve(&mut self.aliases, topic, alias)?;
+                    if packet_id != 0 {
+                        self.settings.version.puback(packet_id, &mut self.out);
+                    }
+                    if topic == self.down_topic.as_bytes() {
+                        permit.send(LinkEvent::Frame(payload));
+                    }
+                }
+                Packet::PubAck { packet_id, refused } => {
+                    self.unacknowledged.remove(&packet_id);
+                    if let Some(reason) = refused {
+                        tracing::warn!(device.id = %self.settings.device, reason, "the server did not take a packet");
+                        permit.send(LinkEvent::PublishRefused);
+                    }
+                }
+                Packet::SubAck {
+                    refused: Some(reason),
+                } => {
+                    let advice =
+                        format!("the server does not let this device subscribe to its own topic ({reason})");
+                    return Err(Ended::Refused(advice));
+                }
+                Packet::PingResp => self.ping_is_out = false,
+                Packet::Disconnect { reason } => return Err(Ended::Broken(reason)),
+                Packet::ConnAck(_) => {
+                    return Err(Ended::Broken("the server sent a second CONNACK".to_owned()));
+                }
+                Packet::SubAck { refused: None } | Packet::Other => {}
+            }
+        }
+        if self.ping_is_out || !self.unacknowledged.is_empty() {
+            self.expect_answer();
+        }
+        Ok(false)
+    }
+
+    /// Everything that has gathered goes in one write.
+    fn publish_all(&mut self, first: &Outgoing, frames: &mut mpsc::Receiver<Outgoing>) {
+        self.publish_up(first);
+        while self.unacknowledged.len() < self.unacknowledged_max
+            && let Ok(frame) = frames.try_recv()
+        {
+            self.publish_up(&frame);
+        }
+    }
+
+    fn publish_up(&mut self, frame: &Outgoing) {
+        let packet_id = match frame.qos {
+            Qos::AtMostOnce => 0,
+            Qos::AtLeastOnce => self.packet_id(),
+        };
+        let (topic, alias) = match self.up_alias {
+            UpAlias::Unavailable => (self.up_topic.as_str(), None),
+            UpAlias::New => (self.up_topic.as_str(), Some(UP_ALIAS)),
+            UpAlias::Established => ("", Some(UP_ALIAS)),
+        };
+        let fields = PublishFields {
+            topic,
+            alias,
+            qos: frame.qos,
+            retain: Retain::No,
+            packet_id,
+            payload: &frame.payload,
+        };
+        self.settings.version.publish(fields, &mut self.out);
+        if self.up_alias == UpAlias::New {
+            self.up_alias = UpAlias::Established;
+        }
+        if packet_id != 0 {
+            self.expect_answer();
+        }
+    }
+
+    fn publish_presence(&mut self, state: Presence) {
+        let packet_id = self.packet_id();
+        let fields = PublishFields {
+            topic: &self.presence_topic,
+            alias: None,
+            qos: Qos::AtLeastOnce,
+            retain: Retain::Yes,
+            packet_id,
+            payload: &presence(self.settings.tag, state),
+        };
+        self.settings.version.publish(fields, &mut self.out);
+    }
+
+    /// [MQTT-2.2.1-3] a packet id that is not in use; 0 is none.
+    fn packet_id(&mut self) -> u16 {
+        loop {
+            let id = self.next_packet_id;
+            self.next_packet_id = self.next_packet_id.checked_add(1).unwrap_or(1);
+            if self.unacknowledged.insert(id) {
+                return id;
+            }
+        }
+    }
+
+    /// Presence goes offline by ourselves: a normal DISCONNECT keeps the server from publishing the will.
+    async fn say_good_bye(&mut self) -> Result<(), Ended> {
+        self.publish_presence(Presence::Offline);
+        self.settings.version.disconnect(&mut self.out);
+        let out = std::mem::take(&mut self.out);
+        let leaving = async {
+            self.stream.write_all(&out).await?;
+            self.stream.flush().await?;
+            self.stream.shutdown().await
+        };
+        match tokio::time::timeout(self.settings.answer_timeout, leaving).await {
+            Ok(left) => left.map_err(|error| broken("closing", &error)),
+            Err(_) => Err(Ended::Broken("the connection took no good-bye".to_owned())),
+        }
+    }
+
+    fn expect_answer(&mut self) {
+        self.silent_since.get_or_insert_with(Instant::now);
+    }
+
+    fn deadline(&self) -> Instant {
+        let ping = self.last_sent + self.keep_alive;
+        let dead = self
+            .silent_since
+            .map(|since| since + self.settings.answer_timeout);
+        // A server that wants no keep-alive says 0. [MQTT-3.1.2.10]
+        let ping = (!self.keep_alive.is_zero() && !self.ping_is_out).then_some(ping);
+        let never = self.last_sent + Duration::from_secs(24 * 3_600);
+        [ping, dead].into_iter().flatten().min().unwrap_or(never)
+    }
+
+    fn handle_timeout(&mut self) -> Result<(), Ended> {
+        let now = Instant::now();
+        if self
+            .silent_since
+            .is_some_and(|since| since + self.settings.answer_timeout <= now)
+        {
+            return Err(Ended::Broken("nothing comes from the server any more".to_owned()));
+        }
+        // [MQTT-3.1.2-20] one PINGREQ where nothing else was sent for the keep-alive.
+        if !self.ping_is_out && self.last_sent + self.keep_alive <= now {
+            self.settings.version.ping(&mut self.out);
+            self.ping_is_out = true;
+            self.expect_answer();
+        }
+        Ok(())
+    }
+}
+
+/// The topic of a PUBLISH of the server. [MQTT-3.3.2-7 ff.]
+fn resolve(aliases: &mut BTreeMap<u16, Bytes>, topic: Bytes, alias: Option<u16>) -> Result<Bytes, Ended> {
+    let Some(alias) = alias else { return Ok(topic) };
+    if !(1..=ALIASES_MAX).contains(&alias) {
+        return Err(Ended::Broken(
+            "the server used a topic alias that was not offered".to_owned(),
+        ));
+    }
+    if topic.is_empty() {
+        let known = aliases.get(&alias).cloned();
+        return known
+            .ok_or_else(|| Ended::Broken("the server used a topic alias that it never set".to_owned()));
+    }
+    aliases.insert(alias, topic.clone());
+    Ok(topic)
+}
+
+fn presence(tag: SessionTag, state: Presence) -> Vec<u8> {
+    wire::Presence {
+        tag: tag.number(),
+        online: state == Presence::Online,
+    }
+    .encode_to_vec()
+}
+
+fn broken(doing: &str, error: &std::io::Error) -> Ended {
+    Ended::Broken(format!("{doing}: {error}"))
+}
+
+#[cfg(test)]
+mod tests;

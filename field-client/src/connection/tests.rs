@@ -1,0 +1,449 @@
+//! A connection against a broker that is written down packet by packet.
+
+use super::*;
+use rumqttc::mqttbytes::v4;
+use rumqttc::v5::mqttbytes::v5;
+use tokio::io::{DuplexStream, duplex};
+
+struct Broker {
+    stream: DuplexStream,
+    input: BytesMut,
+}
+
+impl Broker {
+    /// What has come in one write.
+    async fn read(&mut self) -> usize {
+        self.stream.read_buf(&mut self.input).await.unwrap()
+    }
+
+    async fn packet(&mut self) -> v5::Packet {
+        loop {
+            match rumqttc::v5::mqttbytes::v5::Packet::read(&mut self.input, None) {
+                Ok(packet) => return packet,
+                Err(rumqttc::v5::mqttbytes::Error::InsufficientBytes(_)) => {
+                    assert_ne!(self.read().await, 0, "the client closed");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    async fn publish(&mut self) -> v5::Publish {
+        match self.packet().await {
+            v5::Packet::Publish(publish) => publish,
+            other => panic!("not a PUBLISH: {other:?}"),
+        }
+    }
+
+    async fn send(&mut self, packet: v5::Packet) {
+        let mut out = BytesMut::new();
+        packet.write(&mut out, None).unwrap();
+        self.stream.write_all(&out).await.unwrap();
+    }
+
+    async fn accept(&mut self, aliases_max: u16) {
+        let mut properties = connack_properties();
+        properties.topic_alias_max = Some(aliases_max);
+        self.connack(v5::ConnectReturnCode::Success, Some(properties))
+            .await;
+    }
+
+    async fn connack(&mut self, code: v5::ConnectReturnCode, properties: Option<v5::ConnAckProperties>) {
+        self.send(v5::Packet::ConnAck(v5::ConnAck {
+            session_present: false,
+            code,
+            properties,
+        }))
+        .await;
+    }
+}
+
+fn connack_properties() -> v5::ConnAckProperties {
+    v5::ConnAckProperties {
+        session_expiry_interval: None,
+        receive_max: None,
+        max_qos: None,
+        retain_available: None,
+        max_packet_size: None,
+        assigned_client_identifier: None,
+        topic_alias_max: None,
+        reason_string: None,
+        user_properties: Vec::new(),
+        wildcard_subscription_available: None,
+        subscription_identifiers_available: None,
+        shared_subscription_available: None,
+        server_keep_alive: None,
+        response_information: None,
+        server_reference: None,
+        authentication_method: None,
+        authentication_data: None,
+    }
+}
+
+struct World {
+    broker: Broker,
+    frames: mpsc::Sender<Outgoing>,
+    events: mpsc::Receiver<LinkEvent>,
+    task: tokio::task::JoinHandle<Ended>,
+}
+
+fn settings(version: Version) -> Settings {
+    Settings {
+        device: "7c".parse().unwrap(),
+        secret: crate::Secret::new("hush"),
+        prefix: TopicPrefix::default(),
+        version,
+        tag: SessionTag::new(9).unwrap(),
+        keep_alive_s: 60,
+        connect_timeout: Duration::from_secs(10),
+        answer_timeout: Duration::from_secs(20),
+    }
+}
+
+fn start(version: Version) -> World {
+    let (client, server) = duplex(1 << 16);
+    let (frames, frames_receiver) = mpsc::channel(FRAMES_MAX);
+    let (events_sender, events) = mpsc::channel(EVENTS_MAX);
+    let task = tokio::spawn(run(client, settings(version), frames_receiver, events_sender));
+    World {
+        broker: Broker {
+            stream: server,
+            input: BytesMut::with_capacity(1 << 16),
+        },
+        frames,
+        events,
+        task,
+    }
+}
+
+fn frame(payload: &[u8]) -> Outgoing {
+    Outgoing {
+        payload: payload.to_vec(),
+        qos: Qos::AtLeastOnce,
+    }
+}
+
+/// Accepted, with the first flight read.
+async fn connected(aliases_max: u16) -> World {
+    let mut world = start(Version::V5);
+    world.broker.packet().await;
+    world.broker.accept(aliases_max).await;
+    assert_eq!(world.events.recv().await, Some(LinkEvent::Connected));
+    world.frames.send(frame(b"hello")).await.unwrap();
+    world.broker.packet().await;
+    world.broker.publish().await;
+    world.broker.publish().await;
+    world
+}
+
+#[tokio::test]
+async fn a_connect_names_the_device_and_leaves_a_will_of_its_session() {
+    let mut world = start(Version::V5);
+    let v5::Packet::Connect(connect, will, login) = world.broker.packet().await else {
+        panic!()
+    };
+    assert_eq!(
+        (
+            connect.client_id.as_str(),
+            connect.clean_start,
+            connect.keep_alive
+        ),
+        ("7c", true, 60)
+    );
+    assert_eq!(connect.properties.unwrap().topic_alias_max, Some(4));
+    let login = login.unwrap();
+    assert_eq!((login.username.as_str(), login.password.as_str()), ("7c", "hush"));
+    let will = will.unwrap();
+    assert_eq!((&will.topic[..], will.retain), (&b"p/7c"[..], true));
+    let presence = wire::Presence::decode(will.message).unwrap();
+    assert_eq!(
+        presence,
+        wire::Presence {
+            tag: 9,
+            online: false
+        }
+    );
+}
+
+#[tokio::test]
+async fn subscribe_hello_and_presence_leave_in_one_write() {
+    let mut world = start(Version::V5);
+    world.broker.packet().await;
+    world.broker.accept(10).await;
+    assert_eq!(world.events.recv().await, Some(LinkEvent::Connected));
+    world.frames.send(frame(b"hello")).await.unwrap();
+    world.broker.read().await;
+    // No further byte is waited for: the whole flight came at once.
+    let mut packet = || v5::Packet::read(&mut world.broker.input, None).unwrap();
+    let v5::Packet::Subscribe(subscribe) = packet() else {
+        panic!("first the subscribe")
+    };
+    assert_eq!(subscribe.filters[0].path, "d/7c");
+    let v5::Packet::Publish(hello) = packet() else {
+        panic!("then the hello")
+    };
+    assert_eq!(
+        (&hello.topic[..], &hello.payload[..], hello.retain),
+        (&b"u/7c"[..], &b"hello"[..], false)
+    );
+    assert_eq!(hello.properties.unwrap().topic_alias, Some(UP_ALIAS));
+    let v5::Packet::Publish(presence) = packet() else {
+        panic!("then the presence")
+    };
+    assert_eq!((&presence.topic[..], presence.retain), (&b"p/7c"[..], true));
+    let said = wire::Presence::decode(presence.payload).unwrap();
+    assert_eq!(said, wire::Presence { tag: 9, online: true });
+    assert!(world.broker.input.is_empty());
+}
+
+#[tokio::test]
+async fn the_alias_stands_for_the_topic_from_the_second_frame_on() {
+    let mut world = connected(1).await;
+    world.frames.send(frame(b"second")).await.unwrap();
+    let publish = world.broker.publish().await;
+    assert!(publish.topic.is_empty());
+    assert_eq!(publish.properties.unwrap().topic_alias, Some(UP_ALIAS));
+    assert_eq!(publish.payload, "second");
+}
+
+#[tokio::test]
+async fn a_server_without_aliases_gets_the_topic_each_time() {
+    let mut world = connected(0).await;
+    world.frames.send(frame(b"second")).await.unwrap();
+    let publish = world.broker.publish().await;
+    assert_eq!((&publish.topic[..], publish.properties), (&b"u/7c"[..], None));
+}
+
+#[tokio::test]
+async fn aliases_of_the_server_are_resolved_and_its_publishes_acknowledged() {
+    let mut world = connected(1).await;
+    let down = |topic: &str, alias, pkid, payload: &'static str| {
+        let properties = v5::PublishProperties {
+            topic_alias: Some(alias),
+            ..Default::default()
+        };
+        let mut publish = v5::Publish::new(
+            topic,
+            rumqttc::v5::mqttbytes::QoS::AtLeastOnce,
+            payload,
+            Some(properties),
+        );
+        publish.pkid = pkid;
+        v5::Packet::Publish(publish)
+    };
+    world.broker.send(down("d/7c", 2, 7, "one")).await;
+    world.broker.send(down("", 2, 8, "two")).await;
+    world.broker.send(down("t/de", 3, 9, "not a frame")).await;
+    assert_eq!(
+        world.events.recv().await,
+        Some(LinkEvent::Frame(Bytes::from("one")))
+    );
+    assert_eq!(
+        world.events.recv().await,
+        Some(LinkEvent::Frame(Bytes::from("two")))
+    );
+    for pkid in 7..=9 {
+        assert_eq!(
+            world.broker.packet().await,
+            v5::Packet::PubAck(v5::PubAck::new(pkid, None))
+        );
+    }
+    world.broker.send(down("", 4, 10, "never set")).await;
+    assert!(matches!(world.task.await.unwrap(), Ended::Broken(why) if why.contains("alias")));
+}
+
+#[tokio::test]
+async fn a_server_of_the_older_version_is_spoken_to_in_it() {
+    // It answers a version 5 CONNECT in its own words.
+    let mut world = start(Version::V5);
+    world.broker.packet().await;
+    world.broker.stream.write_all(&[0x20, 2, 0, 1]).await.unwrap();
+    assert_eq!(world.task.await.unwrap(), Ended::VersionRefused);
+
+    let mut world = start(Version::V4);
+    let mut packets = Vec::new();
+    while packets.is_empty() {
+        world.broker.read().await;
+        packets.extend(v4::Packet::read(&mut world.broker.input, 9_999).ok());
+    }
+    let v4::Packet::Connect(connect) = packets.remove(0) else {
+        panic!()
+    };
+    assert_eq!(
+        (
+            connect.client_id.as_str(),
+            connect.last_will.unwrap().topic.as_str()
+        ),
+        ("7c", "p/7c")
+    );
+    world.broker.stream.write_all(&[0x20, 2, 0, 0]).await.unwrap();
+    assert_eq!(world.events.recv().await, Some(LinkEvent::Connected));
+    world.frames.send(frame(b"hello")).await.unwrap();
+    world.broker.read().await;
+    let mut packet = || v4::Packet::read(&mut world.broker.input, 9_999).unwrap();
+    assert!(matches!(packet(), v4::Packet::Subscribe(_)));
+    let v4::Packet::Publish(hello) = packet() else {
+        panic!()
+    };
+    assert_eq!(
+        (hello.topic.as_str(), &hello.payload[..]),
+        ("u/7c", &b"hello"[..])
+    );
+}
+
+#[tokio::test]
+async fn refusals_say_whether_trying_again_helps() {
+    use v5::ConnectReturnCode as Code;
+    for (code, refused) in [
+        (Code::BadUserNamePassword, true),
+        (Code::NotAuthorized, true),
+        (Code::ClientIdentifierNotValid, true),
+        (Code::Banned, true),
+        (Code::ServerBusy, false),
+        (Code::ServerUnavailable, false),
+        (Code::QuotaExceeded, false),
+    ] {
+        let mut world = start(Version::V5);
+        world.broker.packet().await;
+        world.broker.connack(code, None).await;
+        let ended = world.task.await.unwrap();
+        assert_eq!(matches!(ended, Ended::Refused(_)), refused, "{code:?}: {ended:?}");
+    }
+    for (code, expected) in [(4, true), (5, true), (2, true), (3, false)] {
+        let mut world = start(Version::V4);
+        world.broker.read().await;
+        world.broker.stream.write_all(&[0x20, 2, 0, code]).await.unwrap();
+        let ended = world.task.await.unwrap();
+        assert_eq!(matches!(ended, Ended::Refused(_)), expected, "{code}: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_subscription_ends_the_connection_for_good() {
+    let mut world = connected(1).await;
+    let refused = v5::SubAck {
+        pkid: 1,
+        return_codes: vec![v5::SubscribeReasonCode::NotAuthorized],
+        properties: None,
+    };
+    world.broker.send(v5::Packet::SubAck(refused)).await;
+    assert!(matches!(world.task.await.unwrap(), Ended::Refused(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_leaves_only_where_nothing_else_did() {
+    let mut world = connected(1).await;
+    for pkid in [2, 3] {
+        world
+            .broker
+            .send(v5::Packet::PubAck(v5::PubAck::new(pkid, None)))
+            .await;
+    }
+    for pkid in 4..8 {
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        world.frames.send(frame(b"x")).await.unwrap();
+        assert!(
+            matches!(world.broker.packet().await, v5::Packet::Publish(_)),
+            "no ping within 60 s of a frame"
+        );
+        world
+            .broker
+            .send(v5::Packet::PubAck(v5::PubAck::new(pkid, None)))
+            .await;
+    }
+    let quiet = tokio::time::Instant::now();
+    assert!(matches!(world.broker.packet().await, v5::Packet::PingReq(_)));
+    assert_eq!(quiet.elapsed().as_secs(), 60);
+    world.broker.send(v5::Packet::PingResp(v5::PingResp)).await;
+    assert!(matches!(world.broker.packet().await, v5::Packet::PingReq(_)));
+    assert!(quiet.elapsed().as_secs() >= 120 && !world.task.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_on_which_nothing_comes_any_more_counts_as_dead() {
+    let mut world = connected(1).await;
+    for pkid in [2, 3] {
+        world
+            .broker
+            .send(v5::Packet::PubAck(v5::PubAck::new(pkid, None)))
+            .await;
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(!world.task.is_finished(), "nothing is waited for");
+    world.frames.send(frame(b"x")).await.unwrap();
+    let sent = tokio::time::Instant::now();
+    let ended = world.task.await.unwrap();
+    assert!(matches!(ended, Ended::Broken(_)), "{ended:?}");
+    assert_eq!(sent.elapsed().as_secs(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_answers_the_connect_is_left() {
+    let world = start(Version::V5);
+    assert!(matches!(world.task.await.unwrap(), Ended::Broken(_)));
+    drop(world.broker);
+}
+
+#[tokio::test]
+async fn a_good_bye_takes_the_presence_back_by_itself() {
+    let mut world = connected(1).await;
+    drop(world.frames);
+    let presence = world.broker.publish().await;
+    let said = wire::Presence::decode(presence.payload).unwrap();
+    assert_eq!((said.online, presence.retain), (false, true));
+    loop {
+        if world.broker.input.ends_with(&[0xe0, 0]) {
+            break;
+        }
+        assert_ne!(world.broker.read().await, 0);
+    }
+    assert_eq!(world.task.await.unwrap(), Ended::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_mqtt_ends_the_connection_and_nothing_more() {
+    for bytes in [
+        &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
+        &[0xff; 64],
+        &[0x20, 0x80, 0x80, 0x80, 0x80, 1],
+        &[0, 0],
+    ] {
+        let mut world = start(Version::V5);
+        world.broker.packet().await;
+        world.broker.stream.write_all(bytes).await.unwrap();
+        assert!(matches!(world.task.await.unwrap(), Ended::Broken(_)), "{bytes:?}");
+
+        let mut world = connected(1).await;
+        world.broker.stream.write_all(bytes).await.unwrap();
+        assert!(matches!(world.task.await.unwrap(), Ended::Broken(_)), "{bytes:?}");
+    }
+}
+
+#[tokio::test]
+async fn frames_wait_while_too_many_are_unacknowledged() {
+    let mut world = start(Version::V5);
+    world.broker.packet().await;
+    let mut properties = connack_properties();
+    properties.receive_max = Some(3);
+    world
+        .broker
+        .connack(v5::ConnectReturnCode::Success, Some(properties))
+        .await;
+    assert_eq!(world.events.recv().await, Some(LinkEvent::Connected));
+    for _ in 0..3 {
+        world.frames.send(frame(b"x")).await.unwrap();
+    }
+    world.broker.packet().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(world.broker.publish().await.pkid);
+    }
+    assert_eq!(ids, [2, 3, 4], "hello, presence, one frame");
+    tokio::task::yield_now().await;
+    assert!(world.broker.input.is_empty());
+    world
+        .broker
+        .send(v5::Packet::PubAck(v5::PubAck::new(3, None)))
+        .await;
+    assert_eq!(world.broker.publish().await.pkid, 5);
+}

@@ -1,0 +1,437 @@
+//! The inbox in memory: what is held and read of each stream, what of that the server knows, what is to be shown.
+//!
+//! Contents stay in the store. An entry counts from the moment its write is handed over (so that a repetition is not
+//! stored twice) and is reported and shown from the moment the write is on disk.
+//!
+//! Memory: about 300 bytes a stream, at most [`STREAMS_MAX`] of them, and 48 bytes an entry that waits to be shown.
+
+use super::clock::{Moment, Now};
+use super::write::{StoredCursor, ToShow};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+use waypost_proto::{Cumulative, Seq, StreamId, positions_digest, wire};
+
+/// Ranges above a gap that a stream may have; an entry that would open a ninth waits for its repetition.
+pub(crate) const RANGES_MAX: usize = 8;
+/// Streams that a device may hold; entries of a further one are left to the server.
+pub(crate) const STREAMS_MAX: usize = 4_096;
+/// A number that no stream reaches: beyond it arithmetic on numbers from the network would overflow.
+const SEQ_MAX: u64 = u64::MAX / 2;
+/// How long a report waits for others that can ride in the same frame.
+const REPORT_DELAY: Duration = Duration::from_millis(200);
+
+/// What became of an entry that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It is new: write it.
+    New,
+    /// It is here already.
+    Repeated,
+    /// There is no room for it now; its repetition will find some.
+    OverBound,
+}
+
+#[derive(Debug, Clone)]
+struct Stream {
+    /// With the writes that are under way.
+    expected: Cumulative,
+    /// On disk.
+    held: Cumulative,
+    delivered: Moment,
+    expected_read: u64,
+    read: u64,
+    read_at: Moment,
+    confirmed: Cumulative,
+    confirmed_read: u64,
+    /// When the present state was last reported; `None` where that is to be done.
+    reported: Option<Instant>,
+    /// How often the present state has been reported.
+    reports: u32,
+    /// When a report that is wanted is to leave at the latest.
+    due: Option<Instant>,
+}
+
+/// All that the device holds.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    streams: BTreeMap<StreamId, Stream>,
+    /// Stored, not confirmed as shown.
+    unshown: BTreeSet<(StreamId, Seq)>,
+    /// Of these, what waits for a gap to close.
+    behind_gap: BTreeSet<(StreamId, Seq)>,
+    /// Of these, what the screen may have now, in order.
+    showable: VecDeque<(StreamId, Seq)>,
+}
+
+impl Inbox {
+    /// Takes the position of a stream from the store at the start of the process.
+    pub(crate) fn restore(&mut self, stream: StreamId, cursor: StoredCursor) {
+        let state = Stream {
+            expected: cursor.held.clone(),
+            held: cursor.held,
+            delivered: Moment::stored(cursor.delivered_ms),
+            expected_read: cursor.read,
+            read: cursor.read,
+            read_at: Moment::stored(cursor.read_ms),
+            confirmed: cursor.confirmed,
+            confirmed_read: cursor.confirmed_read,
+            reported: None,
+            reports: 0,
+            due: None,
+        };
+        self.streams.insert(stream, state);
+    }
+
+    /// Another store: nothing of it is held, and nothing of the old one is shown any more.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Whether an entry is to be written.
+    pub(crate) fn admit(&mut self, stream: StreamId, seq: Seq, now: Now) -> Admission {
+        if seq.number() > SEQ_MAX {
+            return Admission::OverBound;
+        }
+        let Some(state) = self.state(stream, now) else {
+            return Admission::OverBound;
+        };
+        if state.expected.contains(seq.number()) {
+            return Admission::Repeated;
+        }
+        if state.expected.insert_within(seq.number(), RANGES_MAX) {
+            Admission::New
+        } else {
+            Admission::OverBound
+        }
+    }
+
+    /// Whether numbers that will never come are to be counted as held.
+    pub(crate) fn admit_skip(&mut self, stream: StreamId, first: Seq, last: u64, now: Now) -> Admission {
+        if last > SEQ_MAX {
+            return Admission::OverBound;
+        }
+        let Some(state) = self.state(stream, now) else {
+            return Admission::OverBound;
+        };
+        let mut with_skip = state.expected.clone();
+        with_skip.insert_range(first.number(), last);
+        if with_skip == state.expected {
+            return Admission::Repeated;
+        }
+        if with_skip.ranges() > RANGES_MAX {
+            return Admission::OverBound;
+        }
+        state.expected = with_skip;
+        Admission::New
+    }
+
+    /// What a stream holds once the writes under way are on disk.
+    pub(crate) fn cursor(&self, stream: StreamId, now: Now) -> StoredCursor {
+        self.streams
+            .get(&stream)
+            .map_or_else(StoredCursor::default, |state| StoredCursor {
+                held: state.expected.clone(),
+                delivered_ms: if state.expected == state.held {
+                    state.delivered.wall_ms
+                } else {
+                    now.wall_ms
+                },
+                read: state.expected_read,
+                read_ms: if state.expected_read == state.read {
+                    state.read_at.wall_ms
+                } else {
+                    now.wall_ms
+                },
+                confirmed: state.confirmed.clone(),
+                confirmed_read: state.confirmed_read,
+            })
+    }
+
+    /// Entries of a stream are on disk: they are reported and shown from now on.
+    pub(crate) fn stored(&mut self, stream: StreamId, held: Cumulative, to_show: &[ToShow], now: Now) {
+        let Some(state) = self.streams.get_mut(&stream) else {
+            return;
+        };
+        if state.held != held {
+            state.held = held;
+            state.delivered = now.into();
+            state.wants_report(now);
+        }
+        let through = state.held.through();
+        for entry in to_show {
+            self.unshown.insert((stream, entry.seq));
+            if entry.urgent && entry.seq.number() > through {
+                self.showable.push_back((stream, entry.seq));
+            } else {
+                self.behind_gap.insert((stream, entry.seq));
+            }
+        }
+        self.show_through(stream, through);
+    }
+
+    /// Entries that an earlier process stored and did not show.
+    pub(crate) fn restore_unshown(&mut self, stream: StreamId, entries: &[ToShow]) {
+        let through = self.streams.get(&stream).map_or(0, |state| state.held.through());
+        for entry in entries {
+            self.unshown.insert((stream, entry.seq));
+            if entry.urgent && entry.seq.number() > through {
+                self.showable.push_back((stream, entry.seq));
+            } else {
+                self.behind_gap.insert((stream, entry.seq));
+            }
+        }
+        self.show_through(stream, through);
+    }
+
+    /// The next entry for the screen.
+    pub(crate) fn poll_show(&mut self) -> Option<(StreamId, Seq)> {
+        while let Some(next) = self.showable.pop_front() {
+            // It may have been read or confirmed meanwhile.
+            if self.unshown.contains(&next) {
+                return Some(next);
+            }
+        }
+        None
+    }
+
+    /// Everything that is not confirmed waits for the screen again.
+    pub(crate) fn offer_again(&mut self) {
+        let visible = self
+            .unshown
+            .iter()
+            .filter(|entry| !self.behind_gap.contains(entry));
+        self.showable = visible.copied().collect();
+    }
+
+    /// Whether something waits for the screen.
+    pub(crate) fn has_to_show(&self) -> bool {
+        !self.showable.is_empty()
+    }
+
+    /// The consumer has confirmed an entry; false where that is known.
+    pub(crate) fn shown(&mut self, stream: StreamId, seq: Seq) -> bool {
+        self.behind_gap.remove(&(stream, seq));
+        self.unshown.remove(&(stream, seq))
+    }
+
+    /// The driver has read up to `seq`. Returns whether the reading moves, and which entries count as shown by it.
+    pub(crate) fn read(&mut self, stream: StreamId, seq: Seq) -> (bool, Vec<Seq>) {
+        let Some(state) = self.streams.get_mut(&stream) else {
+            return (false, Vec::new());
+        };
+        // Beyond a gap nobody has read what is not there.
+        let read = seq.number().min(state.held.through());
+        let moves = read > state.expected_read;
+        state.expected_read = state.expected_read.max(read);
+        let mut shown: Vec<Seq> = Vec::new();
+        if let Some(read) = Seq::new(read) {
+            let first = Seq::new(1).expect("1 is a seq");
+            shown.extend(
+                self.unshown
+                    .range((stream, first)..=(stream, read))
+                    .map(|&(_, seq)| seq),
+            );
+        }
+        if self.unshown.contains(&(stream, seq)) && !shown.contains(&seq) {
+            shown.push(seq);
+        }
+        for &seq in &shown {
+            self.shown(stream, seq);
+        }
+        (moves, shown)
+    }
+
+    /// A reading is on disk: it is reported from now on.
+    pub(crate) fn read_stored(&mut self, stream: StreamId, read: u64, now: Now) {
+        let Some(state) = self.streams.get_mut(&stream) else {
+            return;
+        };
+        if read > state.read {
+            state.read = read;
+            state.read_at = now.into();
+            state.wants_report(now);
+        }
+    }
+
+    /// The server has a cursor on its disk. Returns whether that is news, and when it was reported, where it was
+    /// reported exactly once and needs no report any more.
+    pub(crate) fn confirm(
+        &mut self,
+        stream: StreamId,
+        delivered: &Cumulative,
+        read: u64,
+    ) -> (bool, Option<Instant>) {
+        let Some(state) = self.streams.get_mut(&stream) else {
+            return (false, None);
+        };
+        let news = read > state.confirmed_read || !covers(&state.confirmed, delivered);
+        state.confirmed.merge(delivered);
+        state.confirmed_read = state.confirmed_read.max(read);
+        if state.outstanding() {
+            return (news, None);
+        }
+        state.due = None;
+        let reported_once = state.reported.take().filter(|_| state.reports == 1);
+        (news, reported_once)
+    }
+
+    /// Digest of what is on disk.
+    pub(crate) fn digest(&self) -> u64 {
+        positions_digest(self.streams.iter().map(|(&stream, state)| (stream, &state.held)))
+    }
+
+    /// What is on disk, for a server that asks for all of it.
+    pub(crate) fn positions(&self) -> wire::TransferPositions {
+        let held = self.streams.iter().filter(|(_, state)| !state.held.is_empty());
+        let cursor = |(stream, state): (&StreamId, &Stream)| wire::Cursor {
+            stream: stream.number(),
+            delivered: state.held.through(),
+            ranges: state.held.to_wire_within(RANGES_MAX),
+            ..wire::Cursor::default()
+        };
+        wire::TransferPositions {
+            cursors: held.map(cursor).collect(),
+        }
+    }
+
+    /// Streams with a report that has not left, in order; without `early` only once one of them is due.
+    pub(crate) fn reportable(&self, now: Now, early: Early) -> Vec<StreamId> {
+        let is_due = |state: &Stream| state.due.is_none_or(|due| due <= now.mono);
+        let unreported = self.streams.iter().filter(|(_, state)| state.unreported());
+        let streams: Vec<_> = unreported.collect();
+        if early == Early::No && !streams.iter().any(|(_, state)| is_due(state)) {
+            return Vec::new();
+        }
+        streams.into_iter().map(|(&stream, _)| stream).collect()
+    }
+
+    /// The report of a stream as it leaves in a frame of now.
+    pub(crate) fn report(&self, stream: StreamId, now: Now) -> Option<wire::Cursor> {
+        let state = self.streams.get(&stream)?;
+        // A position that the server has needs no time; its number stays, as the field is the position.
+        let delivered_age_s = if covers(&state.confirmed, &state.held) {
+            0
+        } else {
+            state.delivered.age_s(now)
+        };
+        let read_age_s = if state.read > state.confirmed_read {
+            state.read_at.age_s(now)
+        } else {
+            0
+        };
+        Some(wire::Cursor {
+            stream: stream.number(),
+            delivered: state.held.through(),
+            read: state.read,
+            ranges: state.held.to_wire_within(RANGES_MAX),
+            delivered_age_s,
+            read_age_s,
+        })
+    }
+
+    /// The report of a stream stands in a frame that leaves now.
+    pub(crate) fn reported(&mut self, stream: StreamId, at: Instant) {
+        if let Some(state) = self.streams.get_mut(&stream) {
+            state.reported = Some(at);
+            state.reports = state.reports.saturating_add(1);
+            state.due = None;
+        }
+    }
+
+    /// A new session: everything that is not confirmed is reported again.
+    pub(crate) fn repeat_all(&mut self) {
+        for state in self.streams.values_mut() {
+            state.reported = None;
+            state.due = None;
+        }
+    }
+
+    /// What was reported at `before` or earlier and has no answer is due again.
+    pub(crate) fn repeat_reported_before(&mut self, before: Instant) {
+        for state in self.streams.values_mut() {
+            if state.outstanding() && state.reported.is_some_and(|at| at <= before) {
+                state.reported = None;
+                state.due = None;
+            }
+        }
+    }
+
+    /// When the longest unanswered report left.
+    pub(crate) fn oldest_reported(&self) -> Option<Instant> {
+        let outstanding = self.streams.values().filter(|state| state.outstanding());
+        outstanding.filter_map(|state| state.reported).min()
+    }
+
+    /// When the next report is due that has not left; the past where one may leave at once.
+    pub(crate) fn next_due(&self, now: Now) -> Option<Instant> {
+        let unreported = self.streams.values().filter(|state| state.unreported());
+        unreported.map(|state| state.due.unwrap_or(now.mono)).min()
+    }
+
+    /// Entries that are stored and not confirmed as shown.
+    pub(crate) fn unshown(&self) -> usize {
+        self.unshown.len()
+    }
+
+    fn state(&mut self, stream: StreamId, now: Now) -> Option<&mut Stream> {
+        if !self.streams.contains_key(&stream) && self.streams.len() >= STREAMS_MAX {
+            return None;
+        }
+        Some(self.streams.entry(stream).or_insert_with(|| Stream {
+            expected: Cumulative::default(),
+            held: Cumulative::default(),
+            delivered: now.into(),
+            expected_read: 0,
+            read: 0,
+            read_at: now.into(),
+            confirmed: Cumulative::default(),
+            confirmed_read: 0,
+            reported: None,
+            reports: 0,
+            due: None,
+        }))
+    }
+
+    fn show_through(&mut self, stream: StreamId, through: u64) {
+        let first = Seq::new(1).expect("1 is a seq");
+        let Some(last) = Seq::new(through) else { return };
+        let closed: Vec<_> = self
+            .behind_gap
+            .range((stream, first)..=(stream, last))
+            .copied()
+            .collect();
+        for entry in closed {
+            self.behind_gap.remove(&entry);
+            self.showable.push_back(entry);
+        }
+    }
+}
+
+/// Whether reports leave before they are due, as a frame leaves anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Early {
+    Yes,
+    No,
+}
+
+impl Stream {
+    fn outstanding(&self) -> bool {
+        self.read > self.confirmed_read || !covers(&self.confirmed, &self.held)
+    }
+
+    fn unreported(&self) -> bool {
+        self.reported.is_none() && self.outstanding()
+    }
+
+    fn wants_report(&mut self, now: Now) {
+        self.reported = None;
+        self.reports = 0;
+        self.due.get_or_insert(now.mono + REPORT_DELAY);
+    }
+}
+
+fn covers(set: &Cumulative, part: &Cumulative) -> bool {
+    let mut union = set.clone();
+    union.merge(part);
+    union == *set
+}

@@ -1,0 +1,541 @@
+//! The outbox in memory: which operations wait, in which order they leave, and what is under way.
+//!
+//! Holds an index entry (about 120 bytes) for each stored operation; contents are cached up to
+//! [`CONTENT_BYTES_MAX`] and asked of the store beyond that.
+//!
+//! The rule that keeps an author's order whatever is lost or reordered on the way: of one stream and class, nothing
+//! is sent while something earlier is under way in another frame. Within a frame the server applies all or nothing.
+//! Positions carry their own times and need no such rule: they fill the window.
+
+use super::clock::{Moment, Now};
+use super::write::{Home, Makes, PostId, Progress, StoredOperation};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+use waypost_proto::wire::{self, RefusalReason};
+use waypost_proto::{Cumulative, OpNumber, StreamId};
+
+/// Contents that are kept in memory; beyond it they are read from the store when their turn comes.
+pub(crate) const CONTENT_BYTES_MAX: usize = 1_000_000;
+/// Contents that are asked of the store at once.
+const LOAD_BYTES: usize = 32_000;
+
+/// Which goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    Urgent,
+    Ordinary,
+    Track,
+}
+
+impl Lane {
+    pub(crate) fn of(content: &wire::Operation) -> Self {
+        match content.body {
+            Some(wire::operation::Body::Track(_)) => Self::Track,
+            _ if content.urgent => Self::Urgent,
+            _ => Self::Ordinary,
+        }
+    }
+}
+
+/// How far an operation has come, in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Its write is under way, or the number of its stream is not known.
+    Held,
+    /// May be sent.
+    Ready,
+    /// Was sent, in this session or one before; is sent again after `at` plus the repetition interval, or in the next
+    /// session.
+    Sent { at: Instant, times: u32, session: u64 },
+    /// The server has it; its entry has not come yet.
+    Accepted,
+    /// The server will not have it.
+    Parked(RefusalReason),
+}
+
+/// One operation.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    pub(crate) op: OpNumber,
+    pub(crate) lane: Lane,
+    pub(crate) stream: Option<StreamId>,
+    pub(crate) home: Home,
+    pub(crate) bytes: usize,
+    pub(crate) done: Moment,
+    pub(crate) state: State,
+    /// Whether the server may have seen it: sent by this process, or stored by an earlier one.
+    pub(crate) may_be_known: bool,
+    stored: bool,
+    loading: bool,
+    content: Option<wire::Operation>,
+}
+
+/// What of one stream and class waits and is under way.
+#[derive(Debug, Default)]
+struct Queue {
+    ready: BTreeSet<PostId>,
+    sent: BTreeSet<PostId>,
+}
+
+type QueueKey = (Lane, Option<StreamId>);
+
+/// All operations that the device still has to do with.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    items: BTreeMap<PostId, Item>,
+    queues: BTreeMap<QueueKey, Queue>,
+    /// Not accepted and not parked, by number.
+    waiting: BTreeMap<OpNumber, PostId>,
+    /// Accepted, entry not seen, by number.
+    accepted: BTreeMap<OpNumber, PostId>,
+    parked: BTreeSet<PostId>,
+    waiting_bytes: u64,
+    inflight_bytes: usize,
+    content_bytes: usize,
+    wanted: Vec<PostId>,
+    /// Counts hellos.
+    session: u64,
+}
+
+impl Outbox {
+    /// Takes an operation from the store at the start of the process.
+    pub(crate) fn restore(&mut self, stored: &StoredOperation, progress: Progress) {
+        let id = stored.id;
+        let mut item = Item::of(stored, Moment::stored(stored.done_ms));
+        item.stored = true;
+        item.may_be_known = stored.home == Home::Settled;
+        item.content = None;
+        match progress {
+            Progress::Waiting => {
+                self.index_waiting(id, &item);
+                self.items.insert(id, item);
+                self.make_ready_if_due(id);
+            }
+            Progress::Accepted => {
+                item.state = State::Accepted;
+                self.accepted.insert(item.op, id);
+                self.items.insert(id, item);
+            }
+            Progress::Parked(reason) => {
+                item.state = State::Parked(reason);
+                self.parked.insert(id);
+                self.items.insert(id, item);
+            }
+        }
+    }
+
+    /// Takes a new operation whose write is under way.
+    pub(crate) fn add(&mut self, stored: &StoredOperation, now: Now) {
+        let item = Item::of(stored, now.into());
+        self.content_bytes += item.bytes;
+        self.index_waiting(stored.id, &item);
+        self.items.insert(stored.id, item);
+    }
+
+    /// Its write is on disk.
+    pub(crate) fn stored(&mut self, id: PostId) {
+        let Some(item) = self.items.get_mut(&id) else {
+            return;
+        };
+        item.stored = true;
+        self.make_ready_if_due(id);
+        self.trim_content(id);
+    }
+
+    /// Operations that wait for the number of the office stream.
+    pub(crate) fn homeless(&self) -> Vec<PostId> {
+        let of_office = |id: &PostId| self.items.get(id).is_some_and(|item| item.home == Home::Office);
+        self.waiting.values().copied().filter(of_office).collect()
+    }
+
+    /// The number of its stream is on disk.
+    pub(crate) fn settle(&mut self, id: PostId, stream: StreamId) {
+        let Some(item) = self.items.get_mut(&id).filter(|item| item.home == Home::Office) else {
+            return;
+        };
+        item.home = Home::Settled;
+        item.stream = Some(stream);
+        if let Some(content) = &mut item.content {
+            content.stream = stream.number();
+        }
+        self.make_ready_if_due(id);
+    }
+
+    /// The operation with this name.
+    pub(crate) fn item(&self, id: PostId) -> Option<&Item> {
+        self.items.get(&id)
+    }
+
+    /// The operation with this number that has neither been accepted nor parked.
+    pub(crate) fn waiting(&self, op: OpNumber) -> Option<PostId> {
+        self.waiting.get(&op).copied()
+    }
+
+    /// The accepted operation with this number whose entry has not come.
+    pub(crate) fn accepted(&self, op: OpNumber) -> Option<PostId> {
+        self.accepted.get(&op).copied()
+    }
+
+    /// Accepted operations whose entries have not come, by number.
+    pub(crate) fn all_accepted(&self) -> impl Iterator<Item = (OpNumber, PostId)> + '_ {
+        self.accepted.iter().map(|(&op, &id)| (op, id))
+    }
+
+    /// Those that the server may know and that `set` covers, in the order of their numbers.
+    pub(crate) fn covered_by(&self, set: &Cumulative) -> Vec<PostId> {
+        let mut covered = Vec::new();
+        let mut next = self.waiting.iter().next().map(|(&op, _)| op.number());
+        // Jumps over what is not covered: the cost is that of what is found, not of what waits.
+        while let Some(from) = next {
+            if set.contains(from) {
+                let end = set.first_missing_after(from);
+                covered.extend(self.waiting.range(number(from)..number(end)).map(|(_, &id)| id));
+                next = self
+                    .waiting
+                    .range(number(end)..)
+                    .next()
+                    .map(|(&op, _)| op.number());
+            } else if from >= set.highest() {
+                break;
+            } else {
+                next = self
+                    .waiting
+                    .range(number(from + 1)..)
+                    .next()
+                    .map(|(&op, _)| op.number());
+            }
+        }
+        covered.retain(|id| self.items.get(id).is_some_and(|item| item.may_be_known));
+        covered
+    }
+
+    /// The server has it. Returns when it was sent, where it was sent exactly once.
+    pub(crate) fn accept(&mut self, id: PostId) -> Option<Instant> {
+        let sent_once = match self.items.get(&id)?.state {
+            State::Sent { at, times: 1, .. } => Some(at),
+            _ => None,
+        };
+        self.leave_queue(id);
+        let item = self.items.get_mut(&id)?;
+        item.state = State::Accepted;
+        self.waiting_bytes -= item.bytes as u64;
+        self.waiting.remove(&item.op);
+        self.accepted.insert(item.op, id);
+        let freed = item.content.take().map_or(0, |_| item.bytes);
+        self.content_bytes -= freed;
+        sent_once
+    }
+
+    /// The server does not have it after all (another store): it waits again.
+    pub(crate) fn offer_again(&mut self, id: PostId) {
+        let Some(item) = self.items.get_mut(&id) else {
+            return;
+        };
+        self.accepted.remove(&item.op);
+        item.state = State::Held;
+        let item = item.clone();
+        self.index_waiting(id, &item);
+        self.make_ready_if_due(id);
+    }
+
+    /// The server will not have it.
+    pub(crate) fn park(&mut self, id: PostId, reason: RefusalReason) {
+        self.leave_queue(id);
+        let Some(item) = self.items.get_mut(&id) else {
+            return;
+        };
+        item.state = State::Parked(reason);
+        self.waiting_bytes -= item.bytes as u64;
+        self.waiting.remove(&item.op);
+        let freed = item.content.take().map_or(0, |_| item.bytes);
+        self.content_bytes -= freed;
+        self.parked.insert(id);
+    }
+
+    /// It is not needed any more.
+    pub(crate) fn forget(&mut self, id: PostId) {
+        self.leave_queue(id);
+        if let Some(item) = self.items.remove(&id) {
+            if self.waiting.remove(&item.op).is_some() {
+                self.waiting_bytes -= item.bytes as u64;
+            }
+            self.accepted.remove(&item.op);
+            self.parked.remove(&id);
+            self.content_bytes -= item.content.map_or(0, |_| item.bytes);
+        }
+    }
+
+    /// Numbers everything that waits anew, from `first` on in its order; what was accepted is forgotten, as its entry
+    /// will come in full. Returns the new numbers and what was forgotten.
+    pub(crate) fn renumber(&mut self, first: OpNumber) -> (Vec<(PostId, OpNumber)>, Vec<PostId>) {
+        let forgotten: Vec<PostId> = self.accepted.values().copied().collect();
+        for &id in &forgotten {
+            self.forget(id);
+        }
+        let waiting: Vec<PostId> = std::mem::take(&mut self.waiting).into_values().collect();
+        let mut numbers = Vec::with_capacity(waiting.len());
+        for (id, number) in waiting.into_iter().zip(first.number()..) {
+            let op = self::number(number);
+            self.leave_queue(id);
+            if let Some(item) = self.items.get_mut(&id) {
+                item.op = op;
+                item.may_be_known = false;
+                item.state = State::Held;
+            }
+            self.waiting.insert(op, id);
+            self.make_ready_if_due(id);
+            numbers.push((id, op));
+        }
+        (numbers, forgotten)
+    }
+
+    /// A hello leaves: when what is under way was sent says nothing about the round trip any more.
+    pub(crate) fn begin_session(&mut self) {
+        self.session += 1;
+        for id in self.queues.values().flat_map(|queue| &queue.sent) {
+            if let Some(Item {
+                state: State::Sent { times, .. },
+                ..
+            }) = self.items.get_mut(id)
+            {
+                *times = 2;
+            }
+        }
+    }
+
+    /// The hello is answered: what was sent before it is due again; what rode with it came with it.
+    pub(crate) fn repeat_earlier_sessions(&mut self) {
+        let present = self.session;
+        self.repeat(|_, session| session != present);
+    }
+
+    /// What has been under way since `before` or longer is due again.
+    pub(crate) fn repeat_sent_before(&mut self, before: Instant) {
+        self.repeat(|at, _| at <= before);
+    }
+
+    /// When the longest of what is under way was sent.
+    pub(crate) fn oldest_sent(&self) -> Option<Instant> {
+        let under_way = self.queues.values().flat_map(|queue| &queue.sent);
+        under_way
+            .filter_map(|id| match self.items.get(id)?.state {
+                State::Sent { at, .. } => Some(at),
+                _ => None,
+            })
+            .min()
+    }
+
+    /// Which streams and classes may send now, most important lane first.
+    pub(crate) fn open_queues(&self, lane: Lane) -> Vec<QueueKey> {
+        let lanes = self
+            .queues
+            .range((lane, None)..)
+            .take_while(|((of, _), _)| *of == lane);
+        lanes
+            .filter(|(_, queue)| !queue.ready.is_empty() && (lane == Lane::Track || queue.sent.is_empty()))
+            .map(|(&key, _)| key)
+            .collect()
+    }
+
+    /// The first of those in `keys` that may be sent, with its queue.
+    pub(crate) fn first_ready(&self, keys: &[QueueKey]) -> Option<(QueueKey, PostId)> {
+        let first = |key: &QueueKey| Some((*key, *self.queues.get(key)?.ready.first()?));
+        keys.iter().filter_map(first).min_by_key(|&(_, id)| id)
+    }
+
+    /// Its content; `None` where it has to be loaded first, which is then asked for.
+    pub(crate) fn content(&mut self, id: PostId) -> Option<&wire::Operation> {
+        if self.items.get(&id)?.content.is_none() {
+            self.want_from(id);
+        }
+        self.items.get(&id)?.content.as_ref()
+    }
+
+    /// Operations whose contents are to be read from the store; each is asked for once.
+    pub(crate) fn poll_wanted(&mut self) -> Option<Vec<PostId>> {
+        (!self.wanted.is_empty()).then(|| std::mem::take(&mut self.wanted))
+    }
+
+    /// A content from the store; false where the outbox has no use for it.
+    pub(crate) fn loaded(&mut self, id: PostId, content: wire::Operation) -> bool {
+        let Some(item) = self.items.get_mut(&id) else {
+            return false;
+        };
+        item.loading = false;
+        if !matches!(item.state, State::Ready | State::Held | State::Sent { .. }) || item.content.is_some() {
+            return false;
+        }
+        self.content_bytes += item.bytes;
+        item.content = Some(content);
+        true
+    }
+
+    /// It stands in a frame that leaves now.
+    pub(crate) fn sent(&mut self, id: PostId, at: Instant) {
+        let Some(item) = self.items.get_mut(&id) else {
+            return;
+        };
+        let times = if item.may_be_known { 2 } else { 1 };
+        item.state = State::Sent {
+            at,
+            times,
+            session: self.session,
+        };
+        item.may_be_known = true;
+        self.inflight_bytes += item.bytes;
+        let queue = self.queues.entry((item.lane, item.stream)).or_default();
+        queue.ready.remove(&id);
+        queue.sent.insert(id);
+    }
+
+    /// Bytes that are under way.
+    pub(crate) fn inflight_bytes(&self) -> usize {
+        self.inflight_bytes
+    }
+
+    /// Operations that the server has not accepted.
+    pub(crate) fn waiting_ops(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Bytes of their contents.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes
+    }
+
+    /// Operations that were given up, oldest first.
+    pub(crate) fn parked(&self) -> impl Iterator<Item = (PostId, &Item)> {
+        self.parked
+            .iter()
+            .filter_map(|&id| Some((id, self.items.get(&id)?)))
+    }
+
+    /// The oldest beyond the newest `max` that were given up.
+    pub(crate) fn parked_beyond(&self, max: usize) -> Option<PostId> {
+        (self.parked.len() > max)
+            .then(|| self.parked.first().copied())
+            .flatten()
+    }
+
+    /// The oldest beyond the newest `max` that are accepted and whose entries have not come.
+    pub(crate) fn accepted_beyond(&self, max: usize) -> Option<PostId> {
+        (self.accepted.len() > max)
+            .then(|| self.accepted.values().next().copied())
+            .flatten()
+    }
+
+    fn index_waiting(&mut self, id: PostId, item: &Item) {
+        self.waiting.insert(item.op, id);
+        self.waiting_bytes += item.bytes as u64;
+    }
+
+    fn make_ready_if_due(&mut self, id: PostId) {
+        let Some(item) = self.items.get_mut(&id) else {
+            return;
+        };
+        if item.state == State::Held && item.stored && item.home == Home::Settled {
+            item.state = State::Ready;
+            self.queues
+                .entry((item.lane, item.stream))
+                .or_default()
+                .ready
+                .insert(id);
+        }
+    }
+
+    fn leave_queue(&mut self, id: PostId) {
+        let Some(item) = self.items.get(&id) else { return };
+        let key = (item.lane, item.stream);
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.ready.remove(&id);
+            if queue.sent.remove(&id) {
+                self.inflight_bytes -= item.bytes;
+            }
+            if queue.ready.is_empty() && queue.sent.is_empty() {
+                self.queues.remove(&key);
+            }
+        }
+    }
+
+    fn repeat(&mut self, due: impl Fn(Instant, u64) -> bool) {
+        for queue in self.queues.values_mut() {
+            for id in std::mem::take(&mut queue.sent) {
+                let Some(item) = self.items.get_mut(&id) else {
+                    continue;
+                };
+                match item.state {
+                    State::Sent { at, session, .. } if !due(at, session) => {
+                        queue.sent.insert(id);
+                    }
+                    _ => {
+                        item.state = State::Ready;
+                        self.inflight_bytes -= item.bytes;
+                        queue.ready.insert(id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for the content of `id` and of what follows it in its queue.
+    fn want_from(&mut self, id: PostId) {
+        let Some(item) = self.items.get(&id) else { return };
+        let Some(queue) = self.queues.get(&(item.lane, item.stream)) else {
+            return;
+        };
+        let mut bytes = 0;
+        for &next in queue.ready.range(id..) {
+            let Some(item) = self.items.get_mut(&next) else {
+                continue;
+            };
+            if bytes > 0 && bytes + item.bytes > LOAD_BYTES {
+                break;
+            }
+            if item.content.is_none() && !item.loading {
+                item.loading = true;
+                self.wanted.push(next);
+            }
+            bytes += item.bytes;
+        }
+    }
+
+    fn trim_content(&mut self, id: PostId) {
+        if self.content_bytes > CONTENT_BYTES_MAX
+            && let Some(item) = self.items.get_mut(&id)
+            && item.content.take().is_some()
+        {
+            self.content_bytes -= item.bytes;
+        }
+    }
+}
+
+impl Item {
+    fn of(stored: &StoredOperation, done: Moment) -> Self {
+        use prost::Message;
+        Self {
+            op: stored.op,
+            lane: Lane::of(&stored.content),
+            stream: StreamId::new(stored.content.stream),
+            home: stored.home,
+            bytes: stored.content.encoded_len(),
+            done,
+            state: State::Held,
+            may_be_known: false,
+            stored: false,
+            loading: false,
+            content: Some(stored.content.clone()),
+        }
+    }
+
+    pub(crate) fn makes(&self) -> Makes {
+        if self.lane == Lane::Track {
+            Makes::Nothing
+        } else {
+            Makes::Entry
+        }
+    }
+}
+
+fn number(number: u64) -> OpNumber {
+    OpNumber::new(number.max(1)).expect("at least 1")
+}

@@ -1,0 +1,485 @@
+//! What comes: one frame of the server, taken in as one write.
+
+use super::inbox::Admission;
+use super::outbox::{self, Lane};
+use super::session::{Hello, InStep, Positions, SessionState};
+use super::write::Batch;
+use super::{
+    ACCEPTED_MAX, Core, Effect, Event, Makes, Mutation, NAMES_MAX, Now, PostId, Progress, Server, ToShow,
+};
+use crate::Entry;
+use crate::fault::{self, Fault};
+use prost::Message;
+use std::collections::BTreeMap;
+use waypost_proto::wire::{self, RefusalReason, VoidReason};
+use waypost_proto::{
+    Cumulative, FRAME_BYTES_MAX, Generation, Incarnation, OpNumber, PersonId, ReceivedEntry, Seq, Stamp,
+    StreamId,
+};
+
+/// A longer name of a person is cut.
+const NAME_CHARS_MAX: usize = 200;
+
+/// Whether this outbox turns out to be a copy of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Ours,
+    Forked,
+}
+
+impl Core {
+    /// A frame came on `d/<device>`. What it says is acted upon when the write that holds it is on disk.
+    pub(crate) fn handle_frame(&mut self, payload: &[u8], now: Now) {
+        self.counters.frames_received += 1;
+        let frame = match wire::DownFrame::decode(payload) {
+            Ok(frame) if payload.len() <= FRAME_BYTES_MAX => frame,
+            _ => {
+                self.counters.frames_unreadable += 1;
+                return;
+            }
+        };
+        // A frame of ours that could not be read is of no session; nothing in it is lost, as it is repeated.
+        self.counters.frames_refused +=
+            frame.refusals.iter().filter(|refusal| refusal.op == 0).count() as u64;
+        let tag = Stamp::parse(frame.stamp).map(|stamp| stamp.tag);
+        match self.session.state {
+            SessionState::Waiting { hello, .. } if tag == Some(hello.tag) && frame.welcome.is_some() => {
+                self.handle_welcome(hello, &frame, now);
+            }
+            SessionState::InStep(session) if tag == Some(session.hello.tag) => {
+                self.take_in(session, &frame, Batch::default(), now);
+            }
+            _ if frame.hello_please || tag.is_none() => {}
+            _ => self.counters.frames_of_other_sessions += 1,
+        }
+        if frame.hello_please {
+            self.handle_hello_please(now);
+        }
+    }
+
+    /// The answer to the hello that is waited for.
+    fn handle_welcome(&mut self, hello: Hello, frame: &wire::DownFrame, now: Now) {
+        let Some(welcome) = &frame.welcome else { return };
+        let (Some(incarnation), Some(generation), Ok(accepted)) = (
+            Incarnation::new(welcome.incarnation),
+            Generation::new(welcome.generation),
+            Cumulative::from_wire(frame.accepted_through, &frame.accepted_ranges),
+        ) else {
+            self.counters.frames_unreadable += 1;
+            return;
+        };
+        let known = self.server.filter(|server| server.incarnation == incarnation);
+        if known.is_some_and(|server| generation < server.generation) {
+            self.counters.frames_of_older_generations += 1;
+            return;
+        }
+        let mut batch = Batch::default();
+        let server = Server {
+            incarnation,
+            generation,
+            office_stream: StreamId::new(welcome.office_stream),
+        };
+        if self.server != Some(server) {
+            batch.mutations.push(Mutation::Server(server));
+        }
+        if self.server.is_some() && known.is_none() {
+            self.meet_another_store(&accepted, &mut batch);
+        }
+        self.server = Some(server);
+        if let Some(stream) = server.office_stream {
+            for id in self.outbox.homeless() {
+                batch.mutations.push(Mutation::Settle { id, stream });
+                batch.effects.push(Effect::Settled { id, stream });
+            }
+        }
+        let positions = if welcome.want_positions {
+            Positions::Owed { times: 0 }
+        } else {
+            Positions::Settled
+        };
+        let welcome_ms = i64::try_from(welcome.server_ms).unwrap_or(i64::MAX);
+        self.enter_step(hello, welcome_ms, positions, now);
+        self.events.push_back(Event::InStep);
+        if let SessionState::InStep(session) = self.session.state {
+            self.take_in(session, frame, batch, now);
+        }
+        // What the welcome does not acknowledge is missing there.
+        self.outbox.repeat_earlier_sessions();
+        for void in self.voids.values_mut() {
+            void.sent = None;
+        }
+    }
+
+    /// The store behind the server is another one: it holds none of this device's entries, and of its operations
+    /// only those in `theirs`. What is still here is offered again; what is not can never come.
+    fn meet_another_store(&mut self, theirs: &Cumulative, batch: &mut Batch) {
+        self.inbox.clear();
+        let kept: BTreeMap<OpNumber, PostId> = self.outbox.all_accepted().collect();
+        let mut void: Option<(OpNumber, u32)> = None;
+        let mut next = theirs.first_missing_after(0);
+        while next <= self.accepted.highest() {
+            let op = OpNumber::new(next).expect("numbers above 0 are operation numbers");
+            let offered = kept.get(&op);
+            if let Some(&id) = offered {
+                self.outbox.offer_again(id);
+                batch.mutations.push(Mutation::Progress {
+                    id,
+                    progress: Progress::Waiting,
+                });
+            }
+            let gone = offered.is_none() && self.accepted.contains(next);
+            let following = theirs.first_missing_after(next);
+            void = match (void, gone) {
+                (Some((first, count)), true) => Some((first, count.saturating_add(1))),
+                (None, true) => Some((op, 1)),
+                (run, false) => {
+                    self.void_run(run, batch);
+                    None
+                }
+            };
+            if following != next + 1 {
+                self.void_run(void.take(), batch);
+            }
+            next = following;
+        }
+        self.void_run(void, batch);
+        self.accepted = Cumulative::default();
+    }
+
+    fn void_run(&mut self, run: Option<(OpNumber, u32)>, batch: &mut Batch) {
+        if let Some((first, count)) = run {
+            self.put_void(first, count, VoidReason::Unspecified, batch);
+        }
+    }
+
+    /// All that a frame of the present session says, in one write.
+    fn take_in(&mut self, session: InStep, frame: &wire::DownFrame, mut batch: Batch, now: Now) {
+        let mut origin = Origin::Ours;
+        match Cumulative::from_wire(frame.accepted_through, &frame.accepted_ranges) {
+            Ok(mut accepted) => {
+                // Above a fork the numbers are those of another outbox.
+                if frame.forked_op > 0 {
+                    accepted.truncate(frame.forked_op - 1);
+                    origin = Origin::Forked;
+                } else if accepted.highest() >= self.next_op {
+                    // This outbox has never given such a number: its disk was put back.
+                    accepted.truncate(self.next_op - 1);
+                    origin = Origin::Forked;
+                }
+                self.accept(&accepted, &mut batch, now);
+            }
+            Err(_) => self.counters.frames_unreadable += 1,
+        }
+        for refusal in &frame.refusals {
+            self.refuse(refusal, &mut batch);
+        }
+        self.take_names(&frame.names, &mut batch);
+        if self.take_entries(session, frame, &mut batch, now) == Origin::Forked {
+            origin = Origin::Forked;
+        }
+        self.take_cursors(&frame.cursors, now);
+        self.settle_positions(frame, now);
+        let forked = origin == Origin::Forked && self.fork(&mut batch);
+        self.write(batch, now);
+        if forked {
+            self.greet(now);
+        }
+    }
+
+    /// Entries come only to one whose positions are known; a welcome that comes again still asks for them.
+    fn settle_positions(&mut self, frame: &wire::DownFrame, now: Now) {
+        let interval = self.repetition.interval();
+        let SessionState::InStep(session) = &mut self.session.state else {
+            return;
+        };
+        let asks = frame
+            .welcome
+            .as_ref()
+            .is_some_and(|welcome| welcome.want_positions);
+        match session.positions {
+            Positions::Sent { .. } if !(frame.entries.is_empty() && frame.skips.is_empty()) => {
+                session.positions = Positions::Settled;
+            }
+            Positions::Sent { at, times } if asks && at + interval / 2 <= now.mono => {
+                session.positions = Positions::Owed { times };
+            }
+            Positions::Settled if asks => session.positions = Positions::Owed { times: 0 },
+            _ => {}
+        }
+    }
+
+    /// Operations on the server's disk.
+    fn accept(&mut self, accepted: &Cumulative, batch: &mut Batch, now: Now) {
+        let covered = self.outbox.covered_by(accepted);
+        for id in covered {
+            self.accept_one(id, batch, now);
+        }
+        let mut all = self.accepted.clone();
+        all.merge(accepted);
+        if all != self.accepted {
+            self.repetition.progress();
+            self.accepted = all;
+            batch.mutations.push(Mutation::Accepted(self.accepted.clone()));
+        }
+        let is_covered = |(&first, void): (&OpNumber, &super::Void)| {
+            let last = first.number() + u64::from(void.count) - 1;
+            let known =
+                accepted.contains(first.number()) && accepted.first_missing_after(first.number()) > last;
+            known.then_some(first)
+        };
+        let cleared: Vec<OpNumber> = self.voids.iter().filter_map(is_covered).collect();
+        for first in cleared {
+            self.voids.remove(&first);
+            batch.mutations.push(Mutation::ClearVoid(first));
+        }
+    }
+
+    fn accept_one(&mut self, id: PostId, batch: &mut Batch, now: Now) {
+        if let Some(sent_once) = self.outbox.accept(id) {
+            self.repetition
+                .measured(now.mono.saturating_duration_since(sent_once));
+        }
+        let makes = self.outbox.item(id).map_or(Makes::Nothing, outbox::Item::makes);
+        batch.effects.push(Effect::Accepted { id, makes });
+        if makes == Makes::Entry {
+            batch.mutations.push(Mutation::Progress {
+                id,
+                progress: Progress::Accepted,
+            });
+        } else {
+            self.outbox.forget(id);
+            batch.mutations.push(Mutation::Forget(id));
+        }
+        if let Some(oldest) = self.outbox.accepted_beyond(ACCEPTED_MAX) {
+            self.outbox.forget(oldest);
+            batch.mutations.push(Mutation::Forget(oldest));
+        }
+    }
+
+    fn refuse(&mut self, refusal: &wire::Refusal, batch: &mut Batch) {
+        let waiting = OpNumber::new(refusal.op).and_then(|op| self.outbox.waiting(op));
+        let Some(id) = waiting.filter(|&id| self.outbox.item(id).is_some_and(|item| item.may_be_known))
+        else {
+            return;
+        };
+        let reason = RefusalReason::try_from(refusal.reason).unwrap_or(RefusalReason::Unspecified);
+        match reason {
+            // These pass: it stays under way, and the repetition timer sends it again.
+            RefusalReason::NoSpace | RefusalReason::BadNumber => self.counters.ops_put_off += 1,
+            _ => {
+                self.repetition.progress();
+                self.park(id, reason, batch);
+            }
+        }
+    }
+
+    fn take_names(&mut self, names: &[wire::PersonName], batch: &mut Batch) {
+        for named in names {
+            let Some(person) = PersonId::new(named.person) else {
+                continue;
+            };
+            if !self.named.contains(&person) && self.named.len() >= NAMES_MAX {
+                self.counters.entries_over_bound += 1;
+                continue;
+            }
+            self.named.insert(person);
+            let name = named.name.chars().take(NAME_CHARS_MAX).collect();
+            batch.mutations.push(Mutation::PutName { person, name });
+        }
+    }
+
+    fn take_entries(
+        &mut self,
+        session: InStep,
+        frame: &wire::DownFrame,
+        batch: &mut Batch,
+        now: Now,
+    ) -> Origin {
+        let Some(Server { incarnation, .. }) = self.server else {
+            return Origin::Ours;
+        };
+        let mut origin = Origin::Ours;
+        let mut touched: BTreeMap<StreamId, Vec<ToShow>> = BTreeMap::new();
+        let runs = frame
+            .entries
+            .iter()
+            .flat_map(|run| ReceivedEntry::of_run(run, session.welcome_ms));
+        for (stream, seq, entry) in runs {
+            if let ReceivedEntry::Own { op } = entry
+                && self.never_sent(op)
+            {
+                // The server has an operation of this epoch that this outbox never sent.
+                origin = Origin::Forked;
+                continue;
+            }
+            match self.inbox.admit(stream, seq, now) {
+                Admission::New => {}
+                Admission::Repeated => {
+                    self.counters.entries_repeated += 1;
+                    if !fault::injected(Fault::Dedupe) {
+                        continue;
+                    }
+                }
+                Admission::OverBound => {
+                    self.counters.entries_over_bound += 1;
+                    continue;
+                }
+            }
+            let urgent = self.put_entry(incarnation, stream, seq, entry, batch, now);
+            touched.entry(stream).or_default().push(ToShow { seq, urgent });
+        }
+        for skip in &frame.skips {
+            let (Some(stream), Some(first)) = (StreamId::new(skip.stream), Seq::new(skip.first_seq)) else {
+                continue;
+            };
+            let Some(last) = skip
+                .count
+                .checked_sub(1)
+                .and_then(|more| first.number().checked_add(more))
+            else {
+                continue;
+            };
+            match self.inbox.admit_skip(stream, first, last, now) {
+                Admission::New => {
+                    touched.entry(stream).or_default();
+                }
+                Admission::Repeated => self.counters.entries_repeated += 1,
+                Admission::OverBound => self.counters.entries_over_bound += 1,
+            }
+        }
+        for (stream, shown) in touched {
+            let cursor = self.inbox.cursor(stream, now);
+            let held = cursor.held.clone();
+            batch.mutations.push(Mutation::PutCursor {
+                incarnation,
+                stream,
+                cursor,
+            });
+            batch.effects.push(Effect::Held {
+                incarnation,
+                stream,
+                held,
+                shown,
+            });
+        }
+        origin
+    }
+
+    /// Writes an entry; returns whether it is urgent.
+    fn put_entry(
+        &mut self,
+        incarnation: Incarnation,
+        stream: StreamId,
+        seq: Seq,
+        entry: ReceivedEntry,
+        batch: &mut Batch,
+        now: Now,
+    ) -> bool {
+        match entry {
+            ReceivedEntry::Own { op } => {
+                // Its entry says that it was accepted, also where the acknowledgement was lost.
+                if let Some(id) = self.outbox.waiting(op) {
+                    self.accepted.insert(op.number());
+                    batch.mutations.push(Mutation::Accepted(self.accepted.clone()));
+                    self.accept_one(id, batch, now);
+                }
+                let id = self.outbox.accepted(op);
+                let urgent = id
+                    .and_then(|id| self.outbox.item(id))
+                    .is_some_and(|item| item.lane == Lane::Urgent);
+                let epoch = self.epoch;
+                batch.mutations.push(Mutation::PutOwn {
+                    incarnation,
+                    stream,
+                    seq,
+                    epoch,
+                    op,
+                    id,
+                });
+                if let Some(id) = id {
+                    self.outbox.forget(id);
+                    batch.effects.push(Effect::Placed { id, stream, seq });
+                }
+                urgent
+            }
+            ReceivedEntry::Full {
+                author,
+                server_ms,
+                device_ms,
+                author_op,
+                urgent,
+                reply_to,
+                expires_ms,
+                body,
+            } => {
+                let entry = Entry {
+                    stream,
+                    seq,
+                    author,
+                    author_name: None,
+                    server_ms: Some(server_ms),
+                    device_ms,
+                    author_op,
+                    urgent,
+                    reply_to,
+                    expires_ms,
+                    body,
+                };
+                batch.mutations.push(Mutation::PutEntry { incarnation, entry });
+                urgent
+            }
+        }
+    }
+
+    /// Cursors on the server's disk. Not written by themselves: forgetting one costs one report.
+    fn take_cursors(&mut self, cursors: &[wire::Cursor], now: Now) {
+        for cursor in cursors {
+            let Some(stream) = StreamId::new(cursor.stream) else {
+                continue;
+            };
+            let Ok(delivered) = Cumulative::from_wire(cursor.delivered, &cursor.ranges) else {
+                self.counters.frames_unreadable += 1;
+                continue;
+            };
+            let (news, reported_once) = self.inbox.confirm(stream, &delivered, cursor.read);
+            if news {
+                self.repetition.progress();
+            }
+            if let Some(reported) = reported_once {
+                self.repetition
+                    .measured(now.mono.saturating_duration_since(reported));
+            }
+        }
+    }
+
+    fn never_sent(&self, op: OpNumber) -> bool {
+        let waiting = self.outbox.waiting(op).and_then(|id| self.outbox.item(id));
+        op.number() >= self.next_op || waiting.is_some_and(|item| !item.may_be_known)
+    }
+
+    /// Draws a new epoch and numbers what is unaccepted anew. False where no epoch is in reserve: the server will say
+    /// it again.
+    fn fork(&mut self, batch: &mut Batch) -> bool {
+        let Some(epoch) = self.spare_epoch.take() else {
+            return false;
+        };
+        let first = OpNumber::new(1).expect("1 is an operation number");
+        let (numbers, forgotten) = self.outbox.renumber(first);
+        self.next_op = 1 + numbers.len() as u64;
+        self.epoch = epoch;
+        self.accepted = Cumulative::default();
+        self.voids.clear();
+        self.counters.forks += 1;
+        self.events.push_back(Event::EpochUsed);
+        batch
+            .mutations
+            .extend(forgotten.into_iter().map(Mutation::Forget));
+        let next_op = OpNumber::new(self.next_op).expect("at least 1");
+        batch.mutations.push(Mutation::Epoch {
+            epoch,
+            numbers,
+            next_op,
+        });
+        true
+    }
+}

@@ -1,0 +1,261 @@
+//! Who a device is and where its server listens: the file that an administrator hands out.
+
+use serde::Deserialize;
+use std::fmt;
+use std::path::Path;
+use waypost_proto::DeviceId;
+
+/// The largest credentials file that is read; a real one has a few kilobytes.
+const FILE_BYTES_MAX: u64 = 256 * 1024;
+/// Where MQTT listens when the address does not say.
+const MQTT_PORT: u16 = 1883;
+
+/// A device's credentials, checked.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The device's id: its MQTT user name and client id.
+    pub device: DeviceId,
+    /// What people call it.
+    pub name: String,
+    /// Its MQTT password.
+    pub secret: Secret,
+    /// Where to connect, in the order in which to try; at least one.
+    pub servers: Vec<ServerAddress>,
+}
+
+/// A secret that no `Debug` output shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a secret over.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    /// The secret itself, for the one place that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("device", &self.device)
+            .field("name", &self.name)
+            .field("secret", &self.secret)
+            .field("servers", &self.servers)
+            .finish()
+    }
+}
+
+/// An address that this client can speak to: `mqtt://host[:port]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerAddress {
+    /// A name or an IP address, without the brackets of IPv6.
+    pub host: String,
+    /// 1883 where the address does not say.
+    pub port: u16,
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "mqtt://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "mqtt://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Why a credentials file cannot be used; each says what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// The file cannot be read.
+    #[error("the credentials file {path} cannot be read: {source}")]
+    Read {
+        /// As it was given.
+        path: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The file is no credentials file.
+    #[error("this is not a credentials file ({0}); get a new one with `waypost device add` or `rotate`")]
+    Malformed(String),
+    /// None of the addresses can be used by this client.
+    #[error(
+        "no address in `mqtt` can be used: {0}; this client speaks mqtt:// only, not yet mqtts:// or wss://"
+    )]
+    NoUsableAddress(String),
+}
+
+/// The file as it stands on disk; unknown keys are for later versions.
+#[derive(Deserialize)]
+struct CredentialsFile {
+    device: String,
+    #[serde(default)]
+    name: String,
+    secret: String,
+    mqtt: Vec<String>,
+}
+
+impl Credentials {
+    /// Reads a credentials file.
+    ///
+    /// # Errors
+    /// [`CredentialsError`]; also where the file is larger than 256 KiB.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, CredentialsError> {
+        let path = path.as_ref();
+        let failed = |source| CredentialsError::Read {
+            path: path.display().to_string(),
+            source,
+        };
+        let size = std::fs::metadata(path).map_err(failed)?.len();
+        if size > FILE_BYTES_MAX {
+            return Err(CredentialsError::Malformed(format!("{size} bytes")));
+        }
+        Self::parse(&std::fs::read_to_string(path).map_err(failed)?)
+    }
+
+    /// Reads the text of a credentials file. `mqtts://` and `wss://` are skipped where another address is left.
+    ///
+    /// # Errors
+    /// [`CredentialsError::Malformed`], [`CredentialsError::NoUsableAddress`].
+    pub fn parse(json: &str) -> Result<Self, CredentialsError> {
+        let file: CredentialsFile = serde_json::from_str(json)
+            .map_err(|error| CredentialsError::Malformed(without_content(&error)))?;
+        let device = file
+            .device
+            .parse()
+            .map_err(|_| CredentialsError::Malformed("`device` is not a device id".to_owned()))?;
+        if file.secret.is_empty() {
+            return Err(CredentialsError::Malformed("`secret` is empty".to_owned()));
+        }
+        let mut servers = Vec::new();
+        let mut skipped = Vec::new();
+        for address in &file.mqtt {
+            match ServerAddress::parse(address) {
+                Ok(server) => servers.push(server),
+                Err(why) => skipped.push(format!("{address} ({why})")),
+            }
+        }
+        if servers.is_empty() {
+            if skipped.is_empty() {
+                skipped.push("the list is empty".to_owned());
+            }
+            return Err(CredentialsError::NoUsableAddress(skipped.join(", ")));
+        }
+        if !skipped.is_empty() {
+            tracing::info!(
+                skipped = skipped.len(),
+                "some server addresses of the credentials file cannot be used by this client"
+            );
+        }
+        Ok(Self {
+            device,
+            name: file.name,
+            secret: Secret(file.secret),
+            servers,
+        })
+    }
+}
+
+/// Where the error is, without what stands there: that may be the secret.
+fn without_content(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        serde_json::error::Category::Data => "a key is missing or has the wrong type",
+        _ => "not JSON",
+    };
+    format!("{what}, line {}, column {}", error.line(), error.column())
+}
+
+impl ServerAddress {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let (scheme, rest) = text.split_once("://").ok_or("it has no scheme")?;
+        match scheme {
+            "mqtt" => {}
+            "mqtts" | "wss" | "ws" => return Err("this client does not speak it yet"),
+            _ => return Err("unknown scheme"),
+        }
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains(['/', '@', '?', '#']) {
+            return Err("only a host and a port may follow the scheme");
+        }
+        let (host, port) = if let Some(bracketed) = rest.strip_prefix('[') {
+            let (host, after) = bracketed
+                .split_once(']')
+                .ok_or("the bracket of the address is open")?;
+            (host, after.strip_prefix(':'))
+        } else {
+            match rest.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (rest, None),
+            }
+        };
+        let port = match port {
+            None => MQTT_PORT,
+            Some(port) => port
+                .parse()
+                .ok()
+                .filter(|&port| port != 0)
+                .ok_or("the port is not a number from 1 to 65535")?,
+        };
+        if host.is_empty() {
+            return Err("the host is missing");
+        }
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(mqtt: &str) -> Result<Credentials, CredentialsError> {
+        Credentials::parse(&format!(
+            r#"{{"device":"7c","name":"truck-17","secret":"s3","mqtt":{mqtt},"ca":null}}"#
+        ))
+    }
+
+    #[test]
+    fn addresses_are_taken_in_order_and_those_of_other_transports_are_skipped() {
+        let credentials =
+            with(r#"["mqtts://a:8883","mqtt://b:1999","mqtt://c","mqtt://[::1]:7","wss://d/mqtt"]"#).unwrap();
+        let shown: Vec<String> = credentials.servers.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["mqtt://b:1999", "mqtt://c:1883", "mqtt://[::1]:7"]);
+    }
+
+    #[test]
+    fn a_file_without_a_usable_address_says_so() {
+        for list in [
+            r#"["mqtts://a:8883","wss://a/mqtt"]"#,
+            "[]",
+            r#"["mqtt://"]"#,
+            r#"["mqtt://a:0"]"#,
+            r#"["a:1"]"#,
+        ] {
+            assert!(
+                matches!(with(list), Err(CredentialsError::NoUsableAddress(_))),
+                "{list}"
+            );
+        }
+    }
+
+    #[test]
+    fn neither_errors_nor_debug_output_show_the_secret() {
+        let credentials = with(r#"["mqtt://a"]"#).unwrap();
+        assert!(!format!("{credentials:?}").contains("s3"));
+        let error = Credentials::parse(r#"{"device":"7c","secret":["hush"],"mqtt":[]}"#).unwrap_err();
+        assert!(!error.to_string().contains("hush"), "{error}");
+    }
+}

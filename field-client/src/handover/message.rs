@@ -1,0 +1,395 @@
+//! What the processes say to each other: twins of the client's types that know JSON.
+
+use super::{HandoverError, millis};
+use crate::client::{Outcome, PostError};
+use crate::{Entry, LinkState, Message, Posted, Status, Urgency};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use waypost_proto::{Author, EntryBody, Fix, Motion, Seq, StreamId};
+
+/// What a process asks of the holder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(super) enum Request {
+    Ping,
+    Post(PostMessage),
+    Status,
+    Record(FixMessage),
+    Live(FixMessage),
+    Recording {
+        fixes: Vec<FixMessage>,
+    },
+    Flush,
+    Drained {
+        wait_ms: u64,
+    },
+    /// From here on entries come, each as a line.
+    Listen,
+    Shown {
+        stream: u32,
+        seq: u64,
+    },
+    Read {
+        stream: u32,
+        seq: u64,
+    },
+}
+
+/// What the holder answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Response {
+    Done,
+    Sent(SendReport),
+    Status(Box<StatusReport>),
+    Waiting(u64),
+    Entry(EntryReport),
+    Error(String),
+}
+
+impl Response {
+    pub(super) fn into_done(self) -> Result<(), HandoverError> {
+        match self {
+            Self::Done => Ok(()),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    pub(super) fn into_send(self) -> Result<SendReport, HandoverError> {
+        match self {
+            Self::Sent(report) => Ok(report),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    pub(super) fn into_status(self) -> Result<StatusReport, HandoverError> {
+        match self {
+            Self::Status(report) => Ok(*report),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    pub(super) fn into_waiting(self) -> Result<u64, HandoverError> {
+        match self {
+            Self::Waiting(ops) => Ok(ops),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    fn unexpected(self) -> HandoverError {
+        HandoverError::Refused(match self {
+            Self::Error(why) => why,
+            _ => "the process that holds the state folder is of another version".to_owned(),
+        })
+    }
+}
+
+/// One line of the hand-over.
+pub(super) fn line(message: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// A message to be posted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct PostMessage {
+    stream: Option<u32>,
+    text: String,
+    urgent: bool,
+    reply_to: Option<u64>,
+    expires_in_s: Option<u32>,
+    wait_ms: u64,
+}
+
+impl PostMessage {
+    pub(super) fn of(message: &Message, wait: Duration) -> Self {
+        Self {
+            stream: message.stream.map(StreamId::number),
+            text: message.text.clone(),
+            urgent: message.urgency == Urgency::Urgent,
+            reply_to: message.reply_to.map(Seq::number),
+            expires_in_s: message.expires_in_s,
+            wait_ms: millis(wait),
+        }
+    }
+
+    /// `None` where a number is none.
+    pub(super) fn into_message(self) -> Option<(Message, Duration)> {
+        let stream = match self.stream {
+            None => None,
+            Some(number) => Some(StreamId::new(number)?),
+        };
+        let reply_to = match self.reply_to {
+            None => None,
+            Some(number) => Some(Seq::new(number)?),
+        };
+        let urgency = if self.urgent {
+            Urgency::Urgent
+        } else {
+            Urgency::Ordinary
+        };
+        let message = Message {
+            stream,
+            text: self.text,
+            urgency,
+            reply_to,
+            expires_in_s: self.expires_in_s,
+        };
+        Some((message, Duration::from_millis(self.wait_ms)))
+    }
+}
+
+/// A fix, with the units in the names.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct FixMessage {
+    at_ms: i64,
+    lat_e7: i32,
+    lon_e7: i32,
+    speed_cmps: Option<u32>,
+    course_ddeg: Option<u32>,
+    accuracy_m: Option<u32>,
+    battery_pct: Option<u32>,
+}
+
+impl FixMessage {
+    pub(super) fn of(fix: &Fix) -> Self {
+        Self {
+            at_ms: fix.at_ms,
+            lat_e7: fix.lat_e7,
+            lon_e7: fix.lon_e7,
+            speed_cmps: fix.motion.speed_cmps,
+            course_ddeg: fix.motion.course_ddeg,
+            accuracy_m: fix.accuracy_m,
+            battery_pct: fix.battery_pct,
+        }
+    }
+
+    pub(super) fn into_fix(self) -> Fix {
+        Fix {
+            at_ms: self.at_ms,
+            lat_e7: self.lat_e7,
+            lon_e7: self.lon_e7,
+            motion: Motion {
+                speed_cmps: self.speed_cmps,
+                course_ddeg: self.course_ddeg,
+            },
+            accuracy_m: self.accuracy_m,
+            battery_pct: self.battery_pct,
+        }
+    }
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendReport {
+    /// The number of its operation.
+    pub op: u64,
+    /// `stored`, `accepted` or `refused`.
+    pub state: String,
+    /// The stream of its entry, where it is known.
+    pub stream: Option<String>,
+    /// The place of its entry there, where it is known.
+    pub seq: Option<u64>,
+    /// Why it was refused, where it was.
+    pub reason: Option<String>,
+}
+
+impl SendReport {
+    pub(super) fn of(posted: &Posted, stream: Option<StreamId>, outcome: Outcome) -> Self {
+        let mut report = Self {
+            op: posted.op.number(),
+            state: "stored".to_owned(),
+            stream: stream.map(|stream| stream.to_string()),
+            seq: None,
+            reason: None,
+        };
+        match outcome {
+            Outcome::StillStored => {}
+            Outcome::Accepted { stream, seq } => {
+                report.state = "accepted".to_owned();
+                report.stream = stream.map(|stream| stream.to_string()).or(report.stream);
+                report.seq = seq.map(Seq::number);
+            }
+            Outcome::Refused(reason) => {
+                report.state = "refused".to_owned();
+                report.reason = Some(reason.to_string());
+            }
+        }
+        report
+    }
+}
+
+/// How a client is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// `paused`, `offline`, `connecting`, `connected`, `in_step` or `refused`.
+    pub link: String,
+    /// Why the last connection ended, or what a person has to do.
+    pub detail: Option<String>,
+    /// Operations that are stored and not yet accepted.
+    pub waiting: u64,
+    /// Bytes of their content.
+    pub waiting_bytes: u64,
+    /// Operations that the server will not apply.
+    pub parked: Vec<ParkedReport>,
+    /// Entries that are stored and not yet confirmed as shown.
+    pub unshown: u64,
+    /// The device's direct stream with the office, once it is known.
+    pub office_stream: Option<String>,
+    /// The random number of the outbox.
+    pub epoch: String,
+    /// Counts since the holder has opened the folder.
+    pub counters: CountersReport,
+}
+
+/// An operation that was given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParkedReport {
+    /// Its number.
+    pub op: u64,
+    /// The stream it was for.
+    pub stream: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// The counts that say something to a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountersReport {
+    /// Connections that stood.
+    pub connections: u64,
+    /// Frames sent.
+    pub frames_sent: u64,
+    /// Their payload bytes.
+    pub frame_bytes_sent: u64,
+    /// Frames received.
+    pub frames_received: u64,
+    /// Operations sent, repetitions included.
+    pub ops_sent: u64,
+    /// Operations sent again.
+    pub ops_repeated: u64,
+    /// Operations accepted.
+    pub ops_accepted: u64,
+    /// Operations refused for good.
+    pub ops_refused: u64,
+    /// Entries stored.
+    pub entries_stored: u64,
+    /// Entries that came again and were ignored.
+    pub entries_repeated: u64,
+}
+
+impl StatusReport {
+    pub(super) fn of(status: &Status) -> Self {
+        let (link, detail) = match &status.link {
+            LinkState::Paused => ("paused", None),
+            LinkState::Offline(why) => ("offline", why.clone()),
+            LinkState::Connecting => ("connecting", None),
+            LinkState::Connected => ("connected", None),
+            LinkState::InStep => ("in_step", None),
+            LinkState::Refused(advice) => ("refused", Some(advice.clone())),
+        };
+        let parked = status.parked.iter().map(|parked| ParkedReport {
+            op: parked.op.number(),
+            stream: parked.stream.map(|stream| stream.to_string()),
+            reason: parked.reason.to_string(),
+        });
+        let counters = status.counters;
+        Self {
+            link: link.to_owned(),
+            detail,
+            waiting: status.waiting_ops,
+            waiting_bytes: status.waiting_bytes,
+            parked: parked.collect(),
+            unshown: status.unshown_entries,
+            office_stream: status.office_stream.map(|stream| stream.to_string()),
+            epoch: status.epoch.to_string(),
+            counters: CountersReport {
+                connections: counters.connections,
+                frames_sent: counters.frames_sent,
+                frame_bytes_sent: counters.frame_bytes_sent,
+                frames_received: counters.frames_received,
+                ops_sent: counters.ops_sent,
+                ops_repeated: counters.ops_repeated,
+                ops_accepted: counters.ops_accepted,
+                ops_refused: counters.ops_refused,
+                entries_stored: counters.entries_stored,
+                entries_repeated: counters.entries_repeated,
+            },
+        }
+    }
+}
+
+/// An entry to show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryReport {
+    /// The conversation that it belongs to.
+    pub stream: String,
+    /// Its place there.
+    pub seq: u64,
+    /// `device`, `person` or `system`.
+    pub author_kind: String,
+    /// The author's id; `None` for the system.
+    pub author_id: Option<String>,
+    /// The name of an author who is a person, where the server has told it.
+    pub author_name: Option<String>,
+    /// When the server accepted it, UTC milliseconds; `None` for the device's own.
+    pub server_ms: Option<i64>,
+    /// When a device wrote it, UTC milliseconds by its clock.
+    pub device_ms: Option<i64>,
+    /// The author's operation number; devices only.
+    pub author_op: Option<u64>,
+    /// Goes before ordinary ones.
+    pub urgent: bool,
+    /// The entry of the same stream that it answers.
+    pub reply_to: Option<u64>,
+    /// UTC milliseconds after which it must not be shown as current.
+    pub expires_ms: Option<i64>,
+    /// What it says; `None` for something that this version cannot show.
+    pub text: Option<String>,
+}
+
+impl EntryReport {
+    /// The entry as it is printed and handed over.
+    pub fn of(entry: &Entry) -> Self {
+        let (author_kind, author_id) = match entry.author {
+            Author::Device(device) => ("device", Some(device.to_string())),
+            Author::Person(person) => ("person", Some(person.to_string())),
+            Author::System => ("system", None),
+        };
+        Self {
+            stream: entry.stream.to_string(),
+            seq: entry.seq.number(),
+            author_kind: author_kind.to_owned(),
+            author_id,
+            author_name: entry.author_name.clone(),
+            server_ms: entry.server_ms,
+            device_ms: entry.device_ms,
+            author_op: entry.author_op.map(waypost_proto::OpNumber::number),
+            urgent: entry.urgent,
+            reply_to: entry.reply_to.map(Seq::number),
+            expires_ms: entry.expires_ms,
+            text: match &entry.body {
+                EntryBody::Text(text) => Some(text.clone()),
+                EntryBody::Unsupported => None,
+            },
+        }
+    }
+
+    /// Its stream and seq; `None` where another version wrote what is neither.
+    pub fn place(&self) -> Option<(StreamId, Seq)> {
+        Some((self.stream.parse().ok()?, Seq::new(self.seq)?))
+    }
+}
+
+impl From<PostError> for Response {
+    fn from(error: PostError) -> Self {
+        Self::Error(error.to_string())
+    }
+}
+
+impl From<HandoverError> for Response {
+    fn from(error: HandoverError) -> Self {
+        Self::Error(error.to_string())
+    }
+}

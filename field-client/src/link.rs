@@ -1,0 +1,124 @@
+//! The link to the server: which address is tried next, when, in which version.
+
+use crate::ServerAddress;
+use crate::connection::{self, EVENTS_MAX, Ended, FRAMES_MAX, LinkEvent, Settings};
+use crate::core::Outgoing;
+use crate::core::backoff::Backoff;
+use crate::packet::Version;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// One attempt to connect, and the connection that it becomes. Dropped, it is cut without a good-bye.
+pub(crate) struct Attempt {
+    pub(crate) frames: mpsc::Sender<Outgoing>,
+    pub(crate) events: mpsc::Receiver<LinkEvent>,
+    pub(crate) task: JoinHandle<Ended>,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The addresses in turn, each with the version that its server speaks.
+pub(crate) struct Addresses {
+    servers: Vec<(ServerAddress, Version)>,
+    next: usize,
+    backoff: Backoff,
+}
+
+impl Addresses {
+    pub(crate) fn new(servers: Vec<ServerAddress>, backoff: Backoff) -> Self {
+        let servers = servers.into_iter().map(|server| (server, Version::V5)).collect();
+        Self {
+            servers,
+            next: 0,
+            backoff,
+        }
+    }
+
+    /// The address that is to be tried.
+    pub(crate) fn current(&self) -> (&ServerAddress, Version) {
+        let (server, version) = &self.servers[self.next];
+        (server, *version)
+    }
+
+    /// Its server does not speak the version. Returns whether there is another to try at once.
+    pub(crate) fn version_refused(&mut self) -> bool {
+        let version = &mut self.servers[self.next].1;
+        let older = *version == Version::V5;
+        *version = if older { Version::V4 } else { Version::V5 };
+        older
+    }
+
+    /// It failed: the next address is tried at once, after the last one there is a pause.
+    pub(crate) fn failed(&mut self, random: u64) -> Duration {
+        self.next = (self.next + 1) % self.servers.len();
+        if self.next == 0 {
+            self.backoff.after_failure(random)
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// In step: this address is a good one, and the next pause is short.
+    pub(crate) fn succeeded(&mut self) {
+        self.backoff.reset();
+    }
+}
+
+/// Starts to connect.
+pub(crate) fn start(server: &ServerAddress, settings: Settings) -> Attempt {
+    let (frames, frames_receiver) = mpsc::channel(FRAMES_MAX);
+    let (events_sender, events) = mpsc::channel(EVENTS_MAX);
+    let server = server.clone();
+    let task = tokio::spawn(async move {
+        let deadline = Instant::now() + settings.connect_timeout;
+        let connecting = TcpStream::connect((server.host.as_str(), server.port));
+        let stream = match tokio::time::timeout_at(deadline, connecting).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Ended::Broken(format!("{server}: {error}")),
+            Err(_) => return Ended::Broken(format!("{server}: no connection in time")),
+        };
+        // Batches are put together here; what is written is to leave.
+        if let Err(error) = stream.set_nodelay(true) {
+            return Ended::Broken(format!("{server}: {error}"));
+        }
+        connection::run(stream, settings, frames_receiver, events_sender).await
+    });
+    Attempt { frames, events, task }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_tried_in_turn_with_a_pause_after_the_last() {
+        let server = |host: &str| ServerAddress {
+            host: host.to_owned(),
+            port: 1883,
+        };
+        let backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
+        let mut addresses = Addresses::new(vec![server("a"), server("b")], backoff);
+        let mut tried = Vec::new();
+        for _ in 0..4 {
+            tried.push((
+                addresses.current().0.host.clone(),
+                addresses.failed(u64::MAX).as_millis(),
+            ));
+        }
+        let expected = [("a", 0), ("b", 500), ("a", 0), ("b", 1_000)];
+        assert_eq!(tried, expected.map(|(host, pause)| (host.to_owned(), pause)));
+        assert!(addresses.version_refused(), "3.1.1 is tried at once");
+        assert_eq!(addresses.current().1, Version::V4);
+        assert!(
+            !addresses.version_refused(),
+            "then there is nothing left to try at once"
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! How a client is doing, as a value.
+
+use crate::client::Refused;
+use waypost_proto::{Epoch, OpNumber, StreamId};
+
+/// A snapshot of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The link to the server.
+    pub link: LinkState,
+    /// Operations that are stored and not yet accepted by the server.
+    pub waiting_ops: u64,
+    /// Bytes of their content.
+    pub waiting_bytes: u64,
+    /// Operations that the server will not apply, oldest first; the newest 1,000 are kept.
+    pub parked: Vec<Parked>,
+    /// Entries that are stored and not yet confirmed as shown.
+    pub unshown_entries: u64,
+    /// The device's direct stream with the office, once a server has named it.
+    pub office_stream: Option<StreamId>,
+    /// The random number of this outbox.
+    pub epoch: Epoch,
+    /// What was counted since the client was opened.
+    pub counters: Counters,
+}
+
+/// The link to the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkState {
+    /// Cut by [`Client::pause_link`](crate::Client::pause_link).
+    Paused,
+    /// No connection; the next attempt is due after a pause. Holds why the last one failed, where one did.
+    Offline(Option<String>),
+    /// An attempt is under way.
+    Connecting,
+    /// MQTT is connected; the server has not yet answered the hello.
+    Connected,
+    /// The server has answered the hello: everything flows.
+    InStep,
+    /// The server will not have this device; says what a person has to do. No further attempt is made before
+    /// [`Client::resume_link`](crate::Client::resume_link).
+    Refused(String),
+}
+
+impl LinkState {
+    /// Whether a connection stands.
+    pub fn is_connected(&self) -> bool {
+        matches!(self, Self::Connected | Self::InStep)
+    }
+
+    /// Whether the server has answered the hello of the connection.
+    pub fn is_in_step(&self) -> bool {
+        *self == Self::InStep
+    }
+}
+
+/// An operation that was given up, with the reason to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parked {
+    /// Its number.
+    pub op: OpNumber,
+    /// The stream it was for; `None` for positions.
+    pub stream: Option<StreamId>,
+    /// Why the server will not apply it.
+    pub reason: Refused,
+}
+
+/// What a client has counted since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Frames sent.
+    pub frames_sent: u64,
+    /// Their payload bytes.
+    pub frame_bytes_sent: u64,
+    /// Frames received, ignored ones included.
+    pub frames_received: u64,
+    /// Frames of another session that were ignored.
+    pub frames_of_other_sessions: u64,
+    /// Frames from a server of an older generation that were ignored.
+    pub frames_of_older_generations: u64,
+    /// Frames that could not be read.
+    pub frames_unreadable: u64,
+    /// Frames of ours that the server could not read.
+    pub frames_refused: u64,
+    /// Operations sent, repetitions included.
+    pub ops_sent: u64,
+    /// Operations sent again.
+    pub ops_repeated: u64,
+    /// Operations accepted by the server.
+    pub ops_accepted: u64,
+    /// Operations refused by the server for good.
+    pub ops_refused: u64,
+    /// Operations that the server put off (no space, too far ahead); they stay and are repeated.
+    pub ops_put_off: u64,
+    /// Operations refused to the caller because the outbox was full.
+    pub ops_over_bound: u64,
+    /// Entries stored.
+    pub entries_stored: u64,
+    /// Entries that came again and were ignored.
+    pub entries_repeated: u64,
+    /// Entries left for a later repetition because they would have opened a ninth range, or a stream or name too many.
+    pub entries_over_bound: u64,
+    /// Hellos sent.
+    pub hellos: u64,
+    /// Times that this outbox was found to be a copy and drew a new epoch.
+    pub forks: u64,
+    /// Connections that stood.
+    pub connections: u64,
+}

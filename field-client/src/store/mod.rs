@@ -1,0 +1,551 @@
+//! Outbox and inbox on disk.
+//!
+//! [`Store`] knows what the tables mean; the [`Engine`] below it knows ordered keys and durable transactions. One
+//! transaction holds all writes that wait (group commit) and is on disk when [`Store::commit`] returns.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | meta | a name | device, epoch, tag, server, acceptance, next numbers |
+//! | outbox | name of the operation | number, content, how far it has come |
+//! | voids | first number | count, reason |
+//! | inbox | incarnation, stream, seq | the entry |
+//! | own | epoch, operation number | key in the inbox of the entry that it became |
+//! | cursors | incarnation, stream | what is held, read and confirmed |
+//! | unshown | incarnation, stream, seq | whether it is urgent |
+//! | names | person | name |
+//!
+//! Bounds: the outbox is bounded by the core; the inbox by nothing but the disk, as trimming it is not done here.
+
+mod records;
+mod redb;
+
+#[cfg(test)]
+pub(crate) mod memory;
+#[cfg(test)]
+mod suite;
+
+pub(crate) use self::redb::RedbEngine;
+
+use crate::Entry;
+use crate::core::{
+    Home, Loaded, Mutation, PostId, Progress, Server, StoredOperation, StoredVoid, ToShow, Write,
+};
+use prost::Message;
+use records::{CursorRecord, EntryRecord, OperationRecord, ServerRecord, VoidRecord};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use waypost_proto::wire;
+use waypost_proto::{DeviceId, Epoch, Incarnation, OpNumber, PersonId, Seq, SessionTag, StreamId};
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process, or another client of this one, has it open.
+    #[error("it is in use")]
+    InUse,
+    /// The disk is full, or broken, or access is denied: what was reported as stored is there when it is opened again.
+    #[error("{doing}: {why}")]
+    Failed {
+        /// What was tried.
+        doing: &'static str,
+        /// What the system says.
+        why: String,
+    },
+    /// A record cannot be read: the file was damaged, or written by a later version.
+    #[error("a record of the table {0} cannot be read")]
+    Unreadable(&'static str),
+}
+
+impl StoreError {
+    fn failed(doing: &'static str, why: impl std::fmt::Display) -> Self {
+        Self::Failed {
+            doing,
+            why: why.to_string(),
+        }
+    }
+}
+
+/// The tables of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Table {
+    Meta,
+    Outbox,
+    Voids,
+    Inbox,
+    Own,
+    Cursors,
+    Unshown,
+    Names,
+}
+
+impl Table {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Meta,
+        Self::Outbox,
+        Self::Voids,
+        Self::Inbox,
+        Self::Own,
+        Self::Cursors,
+        Self::Unshown,
+        Self::Names,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Outbox => "outbox",
+            Self::Voids => "voids",
+            Self::Inbox => "inbox",
+            Self::Own => "own",
+            Self::Cursors => "cursors",
+            Self::Unshown => "unshown",
+            Self::Names => "names",
+        }
+    }
+}
+
+/// The direction in which keys are visited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    Ascending,
+    Descending,
+}
+
+/// What a scan gives each key and value to.
+pub(crate) type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>;
+/// What is done in a transaction.
+pub(crate) type Work<'a> = &'a mut dyn FnMut(&mut dyn Transaction) -> Result<(), StoreError>;
+
+/// Ordered keys and durable transactions.
+pub(crate) trait Engine: Send {
+    /// Does `work` as one transaction: when this returns, all of it is on disk; after an error, none of it is.
+    fn transact(&mut self, work: Work<'_>) -> Result<(), StoreError>;
+    /// The value of a key.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Visits the keys from `from` up to, not including, `to`.
+    fn scan(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        order: Order,
+        visit: Visit<'_>,
+    ) -> Result<(), StoreError>;
+}
+
+/// A transaction sees its own changes.
+pub(crate) trait Transaction {
+    fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError>;
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError>;
+    /// All keys from `from` up to, not including, `to`.
+    fn keys(&mut self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<Vec<u8>>, StoreError>;
+}
+
+const DEVICE: &[u8] = b"device";
+const EPOCH: &[u8] = b"epoch";
+const TAG: &[u8] = b"tag";
+const SERVER: &[u8] = b"server";
+const ACCEPTED: &[u8] = b"accepted";
+const NEXT_OP: &[u8] = b"next_op";
+const NEXT_POST: &[u8] = b"next_post";
+
+/// Above every key.
+const END: &[u8] = &[0xff; 32];
+
+/// Outbox and inbox of one device.
+pub(crate) struct Store<E> {
+    engine: E,
+    device: DeviceId,
+}
+
+/// The folder holds the state of another device.
+#[derive(Debug)]
+pub(crate) struct OtherDevice(pub(crate) DeviceId);
+
+impl<E: Engine> Store<E> {
+    /// Takes an engine over. A new store gets `fresh_epoch`, which is random and then stays.
+    ///
+    /// # Errors
+    /// Outer: the engine failed. Inner: it holds the state of another device.
+    pub(crate) fn open(
+        mut engine: E,
+        device: DeviceId,
+        fresh_epoch: Epoch,
+    ) -> Result<Result<Self, OtherDevice>, StoreError> {
+        match number(engine.get(Table::Meta, DEVICE)?, "meta")? {
+            None => engine.transact(&mut |transaction| {
+                put_number(transaction, DEVICE, device.number().into())?;
+                put_number(transaction, EPOCH, fresh_epoch.number())
+            })?,
+            Some(stored) if stored == u64::from(device.number()) => {}
+            Some(stored) => {
+                let other = u32::try_from(stored).ok().and_then(DeviceId::new);
+                return Ok(Err(OtherDevice(other.ok_or(StoreError::Unreadable("meta"))?)));
+            }
+        }
+        Ok(Ok(Self { engine, device }))
+    }
+
+    /// What a process starts with, without the operations.
+    pub(crate) fn load(&self) -> Result<Loaded, StoreError> {
+        let meta = |key| number(self.engine.get(Table::Meta, key)?, "meta");
+        let bad = StoreError::Unreadable("meta");
+        let server = match self.engine.get(Table::Meta, SERVER)? {
+            Some(record) => Some(ServerRecord::read(&record)?),
+            None => None,
+        };
+        let accepted = match self.engine.get(Table::Meta, ACCEPTED)? {
+            Some(record) => CursorRecord::read(&record)?.held,
+            None => waypost_proto::Cumulative::default(),
+        };
+        let mut loaded = Loaded {
+            epoch: meta(EPOCH)?.and_then(Epoch::new).ok_or(bad)?,
+            next_op: OpNumber::new(meta(NEXT_OP)?.unwrap_or(1)).ok_or(StoreError::Unreadable("meta"))?,
+            next_post: PostId::from_number(meta(NEXT_POST)?.unwrap_or(1)),
+            last_tag: meta(TAG)?.and_then(|tag| SessionTag::new(u32::try_from(tag).ok()?)),
+            server,
+            accepted,
+            voids: Vec::new(),
+            cursors: Vec::new(),
+            unshown: BTreeMap::new(),
+            named: std::collections::BTreeSet::new(),
+        };
+        self.all(Table::Voids, |key, value| {
+            loaded.voids.push(VoidRecord::read(key, value)?);
+            Ok(())
+        })?;
+        self.all(Table::Names, |key, _| {
+            loaded.named.extend(
+                key.try_into()
+                    .ok()
+                    .map(u32::from_be_bytes)
+                    .and_then(PersonId::new),
+            );
+            Ok(())
+        })?;
+        if let Some(Server { incarnation, .. }) = server {
+            let (from, to) = of_incarnation(incarnation);
+            self.engine
+                .scan(Table::Cursors, &from, &to, Order::Ascending, &mut |key, value| {
+                    let stream = stream_of(key).ok_or(StoreError::Unreadable("cursors"))?;
+                    loaded.cursors.push((stream, CursorRecord::read(value)?));
+                    Ok(ControlFlow::Continue(()))
+                })?;
+            self.engine
+                .scan(Table::Unshown, &from, &to, Order::Ascending, &mut |key, value| {
+                    let bad = || StoreError::Unreadable("unshown");
+                    let (stream, seq) = (stream_of(key).ok_or_else(bad)?, seq_of(key).ok_or_else(bad)?);
+                    let urgent = value == [1];
+                    loaded
+                        .unshown
+                        .entry(stream)
+                        .or_default()
+                        .push(ToShow { seq, urgent });
+                    Ok(ControlFlow::Continue(()))
+                })?;
+        }
+        Ok(loaded)
+    }
+
+    /// Visits all operations in the order of their names.
+    pub(crate) fn operations(
+        &self,
+        mut visit: impl FnMut(StoredOperation, Progress),
+    ) -> Result<(), StoreError> {
+        self.all(Table::Outbox, |key, value| {
+            let (stored, progress) = OperationRecord::read(key, value)?;
+            visit(stored, progress);
+            Ok(())
+        })
+    }
+
+    /// The content of an operation; `None` where there is none.
+    pub(crate) fn content(&self, id: PostId) -> Result<Option<wire::Operation>, StoreError> {
+        let key = id.number().to_be_bytes();
+        let Some(record) = self.engine.get(Table::Outbox, &key)? else {
+            return Ok(None);
+        };
+        Ok(Some(OperationRecord::read(&key, &record)?.0.content))
+    }
+
+    /// An entry of the inbox, with its author's name.
+    pub(crate) fn entry(
+        &self,
+        incarnation: Incarnation,
+        stream: StreamId,
+        seq: Seq,
+    ) -> Result<Option<Entry>, StoreError> {
+        let Some(record) = self
+            .engine
+            .get(Table::Inbox, &entry_key(incarnation, stream, seq))?
+        else {
+            return Ok(None);
+        };
+        self.named(EntryRecord::read(stream, seq, &record)?).map(Some)
+    }
+
+    /// The newest `limit` entries of a stream before `before`, in the order of their seqs.
+    pub(crate) fn history(
+        &self,
+        incarnation: Incarnation,
+        stream: StreamId,
+        before: Option<Seq>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let first = Seq::new(1).expect("1 is a seq");
+        let from = entry_key(incarnation, stream, first);
+        let to = before.map_or_else(
+            || {
+                stream_key(incarnation, stream)
+                    .into_iter()
+                    .chain([0xff; 9])
+                    .collect()
+            },
+            |before| entry_key(incarnation, stream, before),
+        );
+        let mut entries = Vec::new();
+        if limit > 0 {
+            self.engine
+                .scan(Table::Inbox, &from, &to, Order::Descending, &mut |key, value| {
+                    let seq = seq_of(key).ok_or(StoreError::Unreadable("inbox"))?;
+                    entries.push(EntryRecord::read(stream, seq, value)?);
+                    Ok(if entries.len() < limit {
+                        ControlFlow::Continue(())
+                    } else {
+                        ControlFlow::Break(())
+                    })
+                })?;
+        }
+        entries.reverse();
+        entries.into_iter().map(|entry| self.named(entry)).collect()
+    }
+
+    /// Puts writes on the disk, all of them in one transaction.
+    pub(crate) fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        let device = self.device;
+        self.engine.transact(&mut |transaction| {
+            for mutation in writes.iter().flat_map(|write| &write.mutations) {
+                apply(transaction, device, mutation)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn named(&self, entry: Entry) -> Result<Entry, StoreError> {
+        let waypost_proto::Author::Person(person) = entry.author else {
+            return Ok(entry);
+        };
+        let name = self.engine.get(Table::Names, &person.number().to_be_bytes())?;
+        Ok(Entry {
+            author_name: name.and_then(|name| String::from_utf8(name).ok()),
+            ..entry
+        })
+    }
+
+    fn all(
+        &self,
+        table: Table,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.engine
+            .scan(table, &[], END, Order::Ascending, &mut |key, value| {
+                visit(key, value)?;
+                Ok(ControlFlow::Continue(()))
+            })
+    }
+}
+
+/// What each mutation means for the tables.
+fn apply(transaction: &mut dyn Transaction, device: DeviceId, mutation: &Mutation) -> Result<(), StoreError> {
+    match mutation {
+        Mutation::Tag(tag) => put_number(transaction, TAG, tag.number().into()),
+        Mutation::Server(server) => put_server(transaction, *server),
+        Mutation::PutOperation(stored) => {
+            put_number(transaction, NEXT_OP, stored.op.number() + 1)?;
+            put_number(transaction, NEXT_POST, stored.id.number() + 1)?;
+            put_operation(transaction, stored, Progress::Waiting)
+        }
+        Mutation::Settle { id, stream } => change_operation(transaction, *id, |stored, _| {
+            if stored.home == Home::Office {
+                stored.home = Home::Settled;
+                stored.content.stream = stream.number();
+            }
+        }),
+        Mutation::Progress { id, progress } => {
+            change_operation(transaction, *id, |_, stored| *stored = *progress)
+        }
+        Mutation::Forget(id) => transaction.delete(Table::Outbox, &id.number().to_be_bytes()),
+        Mutation::Accepted(accepted) => transaction.put(
+            Table::Meta,
+            ACCEPTED,
+            &CursorRecord::of_set(accepted).encode_to_vec(),
+        ),
+        Mutation::PutVoid(void) => put_void(transaction, void),
+        Mutation::ClearVoid(first) => transaction.delete(Table::Voids, &first.number().to_be_bytes()),
+        Mutation::Epoch {
+            epoch,
+            numbers,
+            next_op,
+        } => {
+            put_number(transaction, EPOCH, epoch.number())?;
+            put_number(transaction, NEXT_OP, next_op.number())?;
+            transaction.delete(Table::Meta, ACCEPTED)?;
+            for key in transaction.keys(Table::Voids, &[], END)? {
+                transaction.delete(Table::Voids, &key)?;
+            }
+            for &(id, op) in numbers {
+                change_operation(transaction, id, |stored, _| stored.op = op)?;
+            }
+            Ok(())
+        }
+        Mutation::PutEntry { incarnation, entry } => put_entry(transaction, *incarnation, entry),
+        Mutation::PutOwn {
+            incarnation,
+            stream,
+            seq,
+            epoch,
+            op,
+            id,
+        } => {
+            let key = entry_key(*incarnation, *stream, *seq);
+            let own_key = [epoch.number().to_be_bytes(), op.number().to_be_bytes()].concat();
+            let entry = own_entry(transaction, device, (*stream, *seq), *op, *id, &own_key)?;
+            transaction.put(Table::Own, &own_key, &key)?;
+            if let Some(id) = id {
+                transaction.delete(Table::Outbox, &id.number().to_be_bytes())?;
+            }
+            put_entry(transaction, *incarnation, &entry)
+        }
+        Mutation::PutCursor {
+            incarnation,
+            stream,
+            cursor,
+        } => {
+            let record = CursorRecord::of(cursor).encode_to_vec();
+            transaction.put(Table::Cursors, &stream_key(*incarnation, *stream), &record)
+        }
+        Mutation::Shown {
+            incarnation,
+            stream,
+            seq,
+        } => transaction.delete(Table::Unshown, &entry_key(*incarnation, *stream, *seq)),
+        Mutation::PutName { person, name } => {
+            transaction.put(Table::Names, &person.number().to_be_bytes(), name.as_bytes())
+        }
+    }
+}
+
+fn put_server(transaction: &mut dyn Transaction, server: Server) -> Result<(), StoreError> {
+    let (from, to) = of_incarnation(server.incarnation);
+    for key in transaction.keys(Table::Unshown, &[], END)? {
+        if key < from || key >= to {
+            transaction.delete(Table::Unshown, &key)?;
+        }
+    }
+    transaction.put(Table::Meta, SERVER, &ServerRecord::of(server).encode_to_vec())
+}
+
+fn put_entry(
+    transaction: &mut dyn Transaction,
+    incarnation: Incarnation,
+    entry: &Entry,
+) -> Result<(), StoreError> {
+    let key = entry_key(incarnation, entry.stream, entry.seq);
+    transaction.put(Table::Inbox, &key, &EntryRecord::of(entry).encode_to_vec())?;
+    transaction.put(Table::Unshown, &key, &[u8::from(entry.urgent)])
+}
+
+/// The device's own entry: from the outbox, or from where it became an entry before (in another incarnation).
+fn own_entry(
+    transaction: &mut dyn Transaction,
+    device: DeviceId,
+    (stream, seq): (StreamId, Seq),
+    op: OpNumber,
+    id: Option<PostId>,
+    own_key: &[u8],
+) -> Result<Entry, StoreError> {
+    if let Some(id) = id {
+        let key = id.number().to_be_bytes();
+        if let Some(record) = transaction.get(Table::Outbox, &key)? {
+            let (stored, _) = OperationRecord::read(&key, &record)?;
+            return Ok(EntryRecord::own(device, stream, seq, &stored));
+        }
+    }
+    if let Some(earlier) = transaction.get(Table::Own, own_key)?
+        && let Some(record) = transaction.get(Table::Inbox, &earlier)?
+    {
+        return EntryRecord::read(stream, seq, &record);
+    }
+    Ok(EntryRecord::own_unknown(device, stream, seq, op))
+}
+
+fn put_operation(
+    transaction: &mut dyn Transaction,
+    stored: &StoredOperation,
+    progress: Progress,
+) -> Result<(), StoreError> {
+    let record = OperationRecord::of(stored, progress).encode_to_vec();
+    transaction.put(Table::Outbox, &stored.id.number().to_be_bytes(), &record)
+}
+
+fn change_operation(
+    transaction: &mut dyn Transaction,
+    id: PostId,
+    change: impl FnOnce(&mut StoredOperation, &mut Progress),
+) -> Result<(), StoreError> {
+    let key = id.number().to_be_bytes();
+    let Some(record) = transaction.get(Table::Outbox, &key)? else {
+        return Ok(());
+    };
+    let (mut stored, mut progress) = OperationRecord::read(&key, &record)?;
+    change(&mut stored, &mut progress);
+    put_operation(transaction, &stored, progress)
+}
+
+fn put_void(transaction: &mut dyn Transaction, void: &StoredVoid) -> Result<(), StoreError> {
+    transaction.put(
+        Table::Voids,
+        &void.first.number().to_be_bytes(),
+        &VoidRecord::of(void).encode_to_vec(),
+    )
+}
+
+fn put_number(transaction: &mut dyn Transaction, key: &[u8], number: u64) -> Result<(), StoreError> {
+    transaction.put(Table::Meta, key, &number.to_be_bytes())
+}
+
+fn number(value: Option<Vec<u8>>, table: &'static str) -> Result<Option<u64>, StoreError> {
+    let parse = |value: Vec<u8>| {
+        let bytes = value.try_into().map_err(|_| StoreError::Unreadable(table))?;
+        Ok(u64::from_be_bytes(bytes))
+    };
+    value.map(parse).transpose()
+}
+
+fn stream_key(incarnation: Incarnation, stream: StreamId) -> Vec<u8> {
+    let mut key = incarnation.number().to_be_bytes().to_vec();
+    key.extend(stream.number().to_be_bytes());
+    key
+}
+
+fn entry_key(incarnation: Incarnation, stream: StreamId, seq: Seq) -> Vec<u8> {
+    let mut key = stream_key(incarnation, stream);
+    key.extend(seq.number().to_be_bytes());
+    key
+}
+
+/// From the first key of an incarnation to the first that is beyond it.
+fn of_incarnation(incarnation: Incarnation) -> (Vec<u8>, Vec<u8>) {
+    let from = incarnation.number().to_be_bytes().to_vec();
+    let to = from.iter().copied().chain([0xff; 16]).collect();
+    (from, to)
+}
+
+fn stream_of(key: &[u8]) -> Option<StreamId> {
+    StreamId::new(u32::from_be_bytes(key.get(8..12)?.try_into().ok()?))
+}
+
+fn seq_of(key: &[u8]) -> Option<Seq> {
+    Seq::new(u64::from_be_bytes(key.get(12..20)?.try_into().ok()?))
+}

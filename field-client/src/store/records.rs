@@ -1,0 +1,300 @@
+//! How the values of the tables are written: protobuf, so that a later version can add to them.
+//!
+//! Numbers of fields are never reused; a field that is not set means the same as 0.
+
+use super::StoreError;
+use crate::Entry;
+use crate::core::{Home, PostId, Progress, Server, StoredCursor, StoredOperation, StoredVoid};
+use prost::Message;
+use waypost_proto::wire::{self, RefusalReason, VoidReason};
+use waypost_proto::{
+    Author, Cumulative, DeviceId, EntryBody, Generation, Incarnation, OpNumber, PersonId, Seq, StreamId,
+};
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ServerRecord {
+    #[prost(fixed64, tag = "1")]
+    incarnation: u64,
+    #[prost(uint64, tag = "2")]
+    generation: u64,
+    #[prost(uint32, tag = "3")]
+    office_stream: u32,
+}
+
+impl ServerRecord {
+    pub(super) fn of(server: Server) -> Self {
+        Self {
+            incarnation: server.incarnation.number(),
+            generation: server.generation.number(),
+            office_stream: server.office_stream.map_or(0, StreamId::number),
+        }
+    }
+
+    pub(super) fn read(value: &[u8]) -> Result<Server, StoreError> {
+        let bad = || StoreError::Unreadable("meta");
+        let record = Self::decode(value).map_err(|_| bad())?;
+        Ok(Server {
+            incarnation: Incarnation::new(record.incarnation).ok_or_else(bad)?,
+            generation: Generation::new(record.generation).ok_or_else(bad)?,
+            office_stream: StreamId::new(record.office_stream),
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct OperationRecord {
+    #[prost(uint64, tag = "1")]
+    op: u64,
+    #[prost(sint64, tag = "2")]
+    done_ms: i64,
+    /// A `wire::Operation` without age and gap.
+    #[prost(bytes = "vec", tag = "3")]
+    content: Vec<u8>,
+    /// The stream is the office's, whose number is not known yet.
+    #[prost(bool, tag = "4")]
+    to_office: bool,
+    /// 0 waiting, 1 accepted, 2 parked.
+    #[prost(uint32, tag = "5")]
+    progress: u32,
+    /// Why it is parked.
+    #[prost(int32, tag = "6")]
+    reason: i32,
+}
+
+impl OperationRecord {
+    pub(super) fn of(stored: &StoredOperation, progress: Progress) -> Self {
+        let (progress, reason) = match progress {
+            Progress::Waiting => (0, RefusalReason::Unspecified),
+            Progress::Accepted => (1, RefusalReason::Unspecified),
+            Progress::Parked(reason) => (2, reason),
+        };
+        Self {
+            op: stored.op.number(),
+            done_ms: stored.done_ms,
+            content: stored.content.encode_to_vec(),
+            to_office: stored.home == Home::Office,
+            progress,
+            reason: reason.into(),
+        }
+    }
+
+    pub(super) fn read(key: &[u8], value: &[u8]) -> Result<(StoredOperation, Progress), StoreError> {
+        let bad = || StoreError::Unreadable("outbox");
+        let record = Self::decode(value).map_err(|_| bad())?;
+        let stored = StoredOperation {
+            id: PostId::from_number(u64::from_be_bytes(key.try_into().map_err(|_| bad())?)),
+            op: OpNumber::new(record.op).ok_or_else(bad)?,
+            home: if record.to_office {
+                Home::Office
+            } else {
+                Home::Settled
+            },
+            done_ms: record.done_ms,
+            content: wire::Operation::decode(record.content.as_slice()).map_err(|_| bad())?,
+        };
+        let progress = match record.progress {
+            0 => Progress::Waiting,
+            1 => Progress::Accepted,
+            2 => {
+                Progress::Parked(RefusalReason::try_from(record.reason).unwrap_or(RefusalReason::Unspecified))
+            }
+            _ => return Err(bad()),
+        };
+        Ok((stored, progress))
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct VoidRecord {
+    #[prost(uint32, tag = "1")]
+    count: u32,
+    #[prost(int32, tag = "2")]
+    reason: i32,
+}
+
+impl VoidRecord {
+    pub(super) fn of(void: &StoredVoid) -> Self {
+        Self {
+            count: void.count,
+            reason: void.reason.into(),
+        }
+    }
+
+    pub(super) fn read(key: &[u8], value: &[u8]) -> Result<StoredVoid, StoreError> {
+        let bad = || StoreError::Unreadable("voids");
+        let record = Self::decode(value).map_err(|_| bad())?;
+        Ok(StoredVoid {
+            first: key
+                .try_into()
+                .ok()
+                .map(u64::from_be_bytes)
+                .and_then(OpNumber::new)
+                .ok_or_else(bad)?,
+            count: record.count,
+            reason: VoidReason::try_from(record.reason).map_err(|_| bad())?,
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct CursorRecord {
+    #[prost(uint64, tag = "1")]
+    through: u64,
+    #[prost(uint64, repeated, tag = "2")]
+    ranges: Vec<u64>,
+    #[prost(sint64, tag = "3")]
+    delivered_ms: i64,
+    #[prost(uint64, tag = "4")]
+    read: u64,
+    #[prost(sint64, tag = "5")]
+    read_ms: i64,
+    #[prost(uint64, tag = "6")]
+    confirmed_through: u64,
+    #[prost(uint64, repeated, tag = "7")]
+    confirmed_ranges: Vec<u64>,
+    #[prost(uint64, tag = "8")]
+    confirmed_read: u64,
+}
+
+impl CursorRecord {
+    pub(super) fn of(cursor: &StoredCursor) -> Self {
+        Self {
+            delivered_ms: cursor.delivered_ms,
+            read: cursor.read,
+            read_ms: cursor.read_ms,
+            confirmed_through: cursor.confirmed.through(),
+            confirmed_ranges: cursor.confirmed.to_wire(),
+            confirmed_read: cursor.confirmed_read,
+            ..Self::of_set(&cursor.held)
+        }
+    }
+
+    /// A set alone, without times.
+    pub(super) fn of_set(set: &Cumulative) -> Self {
+        Self {
+            through: set.through(),
+            ranges: set.to_wire(),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn read(value: &[u8]) -> Result<StoredCursor, StoreError> {
+        let bad = || StoreError::Unreadable("cursors");
+        let record = Self::decode(value).map_err(|_| bad())?;
+        Ok(StoredCursor {
+            held: Cumulative::from_wire(record.through, &record.ranges).map_err(|_| bad())?,
+            delivered_ms: record.delivered_ms,
+            read: record.read,
+            read_ms: record.read_ms,
+            confirmed: Cumulative::from_wire(record.confirmed_through, &record.confirmed_ranges)
+                .map_err(|_| bad())?,
+            confirmed_read: record.confirmed_read,
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct EntryRecord {
+    #[prost(uint32, tag = "1")]
+    author_device: u32,
+    #[prost(uint32, tag = "2")]
+    author_person: u32,
+    #[prost(sint64, optional, tag = "3")]
+    server_ms: Option<i64>,
+    #[prost(sint64, optional, tag = "4")]
+    device_ms: Option<i64>,
+    #[prost(uint64, tag = "5")]
+    author_op: u64,
+    #[prost(bool, tag = "6")]
+    urgent: bool,
+    #[prost(uint64, tag = "7")]
+    reply_to: u64,
+    #[prost(sint64, optional, tag = "8")]
+    expires_ms: Option<i64>,
+    /// Not set: something that this version cannot show.
+    #[prost(string, optional, tag = "9")]
+    text: Option<String>,
+}
+
+impl EntryRecord {
+    pub(super) fn of(entry: &Entry) -> Self {
+        let (author_device, author_person) = match entry.author {
+            Author::Device(device) => (device.number(), 0),
+            Author::Person(person) => (0, person.number()),
+            Author::System => (0, 0),
+        };
+        Self {
+            author_device,
+            author_person,
+            server_ms: entry.server_ms,
+            device_ms: entry.device_ms,
+            author_op: entry.author_op.map_or(0, OpNumber::number),
+            urgent: entry.urgent,
+            reply_to: entry.reply_to.map_or(0, Seq::number),
+            expires_ms: entry.expires_ms,
+            text: match &entry.body {
+                EntryBody::Text(text) => Some(text.clone()),
+                EntryBody::Unsupported => None,
+            },
+        }
+    }
+
+    pub(super) fn read(stream: StreamId, seq: Seq, value: &[u8]) -> Result<Entry, StoreError> {
+        let record = Self::decode(value).map_err(|_| StoreError::Unreadable("inbox"))?;
+        let author = match (
+            DeviceId::new(record.author_device),
+            PersonId::new(record.author_person),
+        ) {
+            (Some(device), _) => Author::Device(device),
+            (None, Some(person)) => Author::Person(person),
+            (None, None) => Author::System,
+        };
+        Ok(Entry {
+            stream,
+            seq,
+            author,
+            author_name: None,
+            server_ms: record.server_ms,
+            device_ms: record.device_ms,
+            author_op: OpNumber::new(record.author_op),
+            urgent: record.urgent,
+            reply_to: Seq::new(record.reply_to),
+            expires_ms: record.expires_ms,
+            body: record.text.map_or(EntryBody::Unsupported, EntryBody::Text),
+        })
+    }
+
+    /// The entry that an operation of the device became.
+    pub(super) fn own(device: DeviceId, stream: StreamId, seq: Seq, stored: &StoredOperation) -> Entry {
+        let content = &stored.content;
+        let expires_in_ms = i64::from(content.expires_in_s) * 1_000;
+        Entry {
+            device_ms: Some(stored.done_ms),
+            urgent: content.urgent,
+            reply_to: Seq::new(content.reply_to),
+            expires_ms: (expires_in_ms > 0).then(|| stored.done_ms.saturating_add(expires_in_ms)),
+            body: match &content.body {
+                Some(wire::operation::Body::Text(text)) => EntryBody::Text(text.clone()),
+                _ => EntryBody::Unsupported,
+            },
+            ..Self::own_unknown(device, stream, seq, stored.op)
+        }
+    }
+
+    /// The same where the content is gone.
+    pub(super) fn own_unknown(device: DeviceId, stream: StreamId, seq: Seq, op: OpNumber) -> Entry {
+        Entry {
+            stream,
+            seq,
+            author: Author::Device(device),
+            author_name: None,
+            server_ms: None,
+            device_ms: None,
+            author_op: Some(op),
+            urgent: false,
+            reply_to: None,
+            expires_ms: None,
+            body: EntryBody::Unsupported,
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The thread that owns the store: writes that wait become one transaction, reads come between them.
+
+use crate::Entry;
+use crate::core::{PostId, Ticket, Write};
+use crate::store::{Engine, Store, StoreError};
+use tokio::sync::{mpsc, oneshot};
+use waypost_proto::wire;
+use waypost_proto::{Incarnation, Seq, StreamId};
+
+/// Jobs that may wait; the engine keeps what finds no room and takes no further inputs.
+pub(crate) const JOBS_MAX: usize = 1_024;
+/// Writes that become one transaction.
+const GROUP_MAX: usize = 512;
+
+/// What the store is asked to do.
+pub(crate) enum Job {
+    Write(Write),
+    Load(Vec<PostId>),
+    /// For the screen with this number.
+    Entry {
+        screen: u64,
+        incarnation: Incarnation,
+        stream: StreamId,
+        seq: Seq,
+    },
+    History {
+        incarnation: Incarnation,
+        stream: StreamId,
+        before: Option<Seq>,
+        limit: usize,
+        reply: oneshot::Sender<Vec<Entry>>,
+    },
+}
+
+/// What it has done.
+pub(crate) enum Done {
+    /// Everything up to the ticket is on disk.
+    Stored(Ticket),
+    /// Contents, where there are any.
+    Loaded(Vec<(PostId, Option<wire::Operation>)>),
+    /// An entry for the screen; `None` where there is none.
+    Entry { screen: u64, entry: Option<Box<Entry>> },
+    /// The store failed, and takes no further jobs.
+    Failed(StoreError),
+}
+
+/// Starts the thread. It ends when the sender of `jobs` is gone, frees the store, and says so on `closed`.
+pub(crate) fn spawn<E: Engine + 'static>(
+    store: Store<E>,
+    jobs: mpsc::Receiver<Job>,
+    done: mpsc::UnboundedSender<Done>,
+    closed: oneshot::Sender<()>,
+) -> std::io::Result<()> {
+    // `done` has no bound of its own: it holds at most one answer for each job, and jobs are bounded.
+    let body = move || {
+        if let Err(error) = run(store, jobs, &done) {
+            let _ = done.send(Done::Failed(error));
+        }
+        let _ = closed.send(());
+    };
+    std::thread::Builder::new()
+        .name("waypost-store".to_owned())
+        .spawn(body)
+        .map(|_| ())
+}
+
+fn run<E: Engine>(
+    mut store: Store<E>,
+    mut jobs: mpsc::Receiver<Job>,
+    done: &mpsc::UnboundedSender<Done>,
+) -> Result<(), StoreError> {
+    let mut next = jobs.blocking_recv();
+    while let Some(job) = next.take() {
+        match job {
+            Job::Write(first) => {
+                let mut group = vec![first];
+                while group.len() < GROUP_MAX {
+                    match jobs.try_recv() {
+                        Ok(Job::Write(write)) => group.push(write),
+                        Ok(other) => {
+                            next = Some(other);
+                            break;
+                        }
+                        Err(_) => break,
+                    }
+                }
+                store.commit(&group)?;
+                if let Some(last) = group.last() {
+                    let _ = done.send(Done::Stored(last.ticket));
+                }
+            }
+            Job::Load(ids) => {
+                let load = |id| Ok((id, store.content(id)?));
+                let loaded = ids.into_iter().map(load).collect::<Result<_, StoreError>>()?;
+                let _ = done.send(Done::Loaded(loaded));
+            }
+            Job::Entry {
+                screen,
+                incarnation,
+                stream,
+                seq,
+            } => {
+                let entry = store.entry(incarnation, stream, seq)?.map(Box::new);
+                let _ = done.send(Done::Entry { screen, entry });
+            }
+            Job::History {
+                incarnation,
+                stream,
+                before,
+                limit,
+                reply,
+            } => {
+                let _ = reply.send(store.history(incarnation, stream, before, limit)?);
+            }
+        }
+        if next.is_none() {
+            next = jobs.blocking_recv();
+        }
+    }
+    Ok(())
+}

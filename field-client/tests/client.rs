@@ -1,0 +1,384 @@
+//! The whole client over TCP, against a server in memory.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails where it unwraps; its helpers are not marked as tests"
+)]
+
+mod server;
+
+use server::{FOREIGN, OFFICE, Server, options};
+use std::time::Duration;
+use tempfile::tempdir;
+use waypost_field_client::{
+    Client, ClientError, Credentials, LinkAtStart, LinkState, Message, OpenError, Options, Outcome, PostError,
+};
+use waypost_proto::wire::RefusalReason;
+use waypost_proto::{EntryBody, Fix, Seq, StreamId};
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn text_of(body: &EntryBody) -> &str {
+    match body {
+        EntryBody::Text(text) => text,
+        EntryBody::Unsupported => "(not supported)",
+    }
+}
+
+fn fix(at_ms: i64) -> Fix {
+    Fix::from_degrees(at_ms, 52.5, 13.4).unwrap()
+}
+
+/// Nobody listens there.
+fn nowhere() -> Credentials {
+    Credentials::parse(r#"{"device":"7c","name":"","secret":"s3","mqtt":["mqtt://127.0.0.1:1"]}"#).unwrap()
+}
+
+#[tokio::test]
+async fn a_message_is_stored_accepted_and_comes_back_as_an_entry() {
+    let server = Server::start().await;
+    let folder = tempdir().unwrap();
+    let client = Client::open(server.credentials(), folder.path(), options())
+        .await
+        .unwrap();
+    let mut entries = client.entries().unwrap();
+    assert!(client.entries().is_none(), "one consumer at a time");
+    let posted = client.post_text(Message::to_office("At the gate")).await.unwrap();
+    assert_eq!(posted.op.number(), 1);
+    let outcome = client.wait_accepted(&posted, LONG).await.unwrap();
+    let (stream, seq) = (StreamId::new(OFFICE), Seq::new(1));
+    assert_eq!(outcome, Outcome::Accepted { stream, seq });
+    server.write("Come to gate 3");
+    let own = entries.next().await.unwrap();
+    assert_eq!(text_of(&own.entry.body), "At the gate");
+    own.mark_shown().await.unwrap();
+    let answer = entries.next().await.unwrap();
+    assert_eq!(
+        (text_of(&answer.entry.body), answer.entry.seq.number()),
+        ("Come to gate 3", 2)
+    );
+    answer.mark_read().await.unwrap();
+    server
+        .until("the reading is reported", |state| state.read == 2)
+        .await;
+    let history = client
+        .history(StreamId::new(OFFICE).unwrap(), None, 10)
+        .await
+        .unwrap();
+    assert_eq!(history.len(), 2);
+    let status = client.status().await.unwrap();
+    assert_eq!(
+        (status.waiting_ops, status.unshown_entries, status.office_stream),
+        (0, 0, stream)
+    );
+    assert!(status.link.is_in_step());
+    client.close().await.unwrap();
+    assert!(matches!(client.status().await, Err(ClientError::Closed)));
+    client.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_written_without_a_link_is_sent_when_there_is_one_in_its_order() {
+    let server = Server::start().await;
+    let folder = tempdir().unwrap();
+    {
+        let client = Client::open(nowhere(), folder.path(), options()).await.unwrap();
+        for number in 0..50 {
+            client
+                .post_text(Message::to_office(format!("message {number}")))
+                .await
+                .unwrap();
+        }
+        let posted = client.post_text(Message::to_office("last")).await.unwrap();
+        assert_eq!(
+            client
+                .wait_accepted(&posted, Duration::from_millis(50))
+                .await
+                .unwrap(),
+            Outcome::StillStored
+        );
+        client.close().await.unwrap();
+    }
+    let client = Client::open(server.credentials(), folder.path(), options())
+        .await
+        .unwrap();
+    assert_eq!(client.wait_drained(LONG).await.unwrap(), 0);
+    let mut expected: Vec<String> = (0..50).map(|number| format!("message {number}")).collect();
+    expected.push("last".to_owned());
+    assert_eq!(server.texts(), expected);
+}
+
+#[tokio::test]
+async fn cuts_and_restarts_lose_nothing_and_double_nothing() {
+    let server = Server::start().await;
+    let folder = tempdir().unwrap();
+    let mut posted = Vec::new();
+    let mut shown = Vec::new();
+    for round in 0..6 {
+        let client = Client::open(server.credentials(), folder.path(), options())
+            .await
+            .unwrap();
+        let mut entries = client.entries().unwrap();
+        for number in 0..40 {
+            let words = format!("{round}.{number}");
+            client.post_text(Message::to_office(&words)).await.unwrap();
+            posted.push(words);
+            if number % 10 == 3 {
+                server.write(&format!("office {round}.{number}"));
+            }
+            match number {
+                15 => client.pause_link().await.unwrap(),
+                22 => client.resume_link().await.unwrap(),
+                30 => server.restart(),
+                _ => {}
+            }
+        }
+        if round == 5 {
+            client.wait_drained(LONG).await.unwrap();
+        }
+        // Some are shown, and confirmed, in this round; the rest in a later one.
+        let total = server.texts().len();
+        let wanted = if round == 5 { total } else { shown.len() + 20 };
+        while shown.len() < wanted {
+            let incoming = tokio::time::timeout(LONG, entries.next()).await.unwrap().unwrap();
+            incoming.mark_shown().await.unwrap();
+            shown.push(incoming.entry.seq.number());
+        }
+        client.close().await.unwrap();
+    }
+    let texts = server.texts();
+    let own: Vec<&String> = texts.iter().filter(|text| !text.starts_with("office")).collect();
+    assert_eq!(own, posted.iter().collect::<Vec<_>>());
+    assert_eq!(
+        shown,
+        (1..=texts.len() as u64).collect::<Vec<_>>(),
+        "each once, in order"
+    );
+}
+
+#[tokio::test]
+async fn an_entry_that_was_not_confirmed_is_offered_again() {
+    let server = Server::start().await;
+    let folder = tempdir().unwrap();
+    for text in ["a", "b", "c"] {
+        server.write(text);
+    }
+    let client = Client::open(server.credentials(), folder.path(), options())
+        .await
+        .unwrap();
+    let mut entries = client.entries().unwrap();
+    entries.next().await.unwrap().mark_shown().await.unwrap();
+    let unconfirmed = entries.next().await.unwrap();
+    assert_eq!(text_of(&unconfirmed.entry.body), "b");
+    drop((entries, unconfirmed));
+    let mut entries = client.entries().unwrap();
+    assert_eq!(
+        text_of(&entries.next().await.unwrap().entry.body),
+        "b",
+        "to the next consumer"
+    );
+    client.close().await.unwrap();
+    while entries.next().await.is_some() {}
+    drop((client, entries));
+    let client = Client::open(nowhere(), folder.path(), options()).await.unwrap();
+    let mut entries = client.entries().unwrap();
+    for text in ["b", "c"] {
+        let incoming = entries.next().await.unwrap();
+        assert_eq!(
+            text_of(&incoming.entry.body),
+            text,
+            "after a restart, without a link"
+        );
+        incoming.mark_shown().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_refused_message_is_parked_with_its_reason() {
+    let server = Server::start().await;
+    let folder = tempdir().unwrap();
+    let client = Client::open(server.credentials(), folder.path(), options())
+        .await
+        .unwrap();
+    let posted = client
+        .post_text(Message::to(StreamId::new(FOREIGN).unwrap(), "hello?"))
+        .await
+        .unwrap();
+    let Outcome::Refused(reason) = client.wait_accepted(&posted, LONG).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(reason.0, RefusalReason::NotAMember);
+    let status = client.status().await.unwrap();
+    assert_eq!((status.parked.len(), status.waiting_ops), (1, 0));
+    assert!(status.parked[0].reason.to_string().contains("not a member"));
+}
+
+#[tokio::test]
+async fn fixes_arrive_as_history_and_as_the_present_place() {
+    let server = Server::start().await;
+    let folder = tempdir().unwrap();
+    let options = Options {
+        track_fixes: 25,
+        ..options()
+    };
+    let client = Client::open(server.credentials(), folder.path(), options)
+        .await
+        .unwrap();
+    assert!(client.wait_in_step(LONG).await.is_in_step());
+    let fixes: Vec<Fix> = (0..60)
+        .map(|second| fix(1_700_000_000_000 + second * 1_000))
+        .collect();
+    for fix in &fixes {
+        client.record(*fix).await.unwrap();
+    }
+    client.live(fixes[59]).await.unwrap();
+    server
+        .until("two tracks are full", |state| {
+            state.fixes.len() == 50 && state.live == 1
+        })
+        .await;
+    client.flush().await.unwrap();
+    assert_eq!(client.wait_drained(LONG).await.unwrap(), 0);
+    assert_eq!(server.state.lock().unwrap().fixes, fixes);
+    let recording: Vec<Fix> = (0..200)
+        .rev()
+        .map(|second| fix(1_600_000_000_000 + second * 1_000))
+        .collect();
+    let posted = client.put_recording(recording).await.unwrap();
+    let last = client.wait_accepted(posted.last().unwrap(), LONG).await.unwrap();
+    assert_eq!(
+        last,
+        Outcome::Accepted {
+            stream: None,
+            seq: None
+        }
+    );
+    let mut off = fixes[0];
+    off.lat_e7 = 1_000_000_000;
+    assert!(matches!(client.record(off).await, Err(PostError::BadFix(_))));
+    assert!(matches!(client.live(off).await, Err(PostError::BadFix(_))));
+}
+
+#[tokio::test]
+async fn fixes_that_wait_for_their_track_are_stored_by_closing() {
+    let folder = tempdir().unwrap();
+    let client = Client::open(nowhere(), folder.path(), options()).await.unwrap();
+    client.record(fix(1)).await.unwrap();
+    client.close().await.unwrap();
+    let client = Client::open(nowhere(), folder.path(), options()).await.unwrap();
+    assert_eq!(client.status().await.unwrap().waiting_ops, 1);
+}
+
+#[tokio::test]
+async fn bad_credentials_stop_the_link_with_advice_and_messages_are_still_stored() {
+    let server = Server::start().await;
+    server.state.lock().unwrap().secret = "another".to_owned();
+    let folder = tempdir().unwrap();
+    let client = Client::open(server.credentials(), folder.path(), options())
+        .await
+        .unwrap();
+    let LinkState::Refused(advice) = client.wait_in_step(LONG).await else {
+        panic!()
+    };
+    assert!(advice.contains("credentials file"), "{advice}");
+    let posted = client.post_text(Message::to_office("kept")).await.unwrap();
+    // The administrator puts it right, the person tries again.
+    server.state.lock().unwrap().secret = "s3".to_owned();
+    client.resume_link().await.unwrap();
+    assert!(matches!(
+        client.wait_accepted(&posted, LONG).await.unwrap(),
+        Outcome::Accepted { .. }
+    ));
+}
+
+#[tokio::test]
+async fn a_paused_link_stays_down_until_it_is_resumed() {
+    let server = Server::start().await;
+    let folder = tempdir().unwrap();
+    let paused = Options {
+        link: LinkAtStart::Paused,
+        ..options()
+    };
+    let client = Client::open(server.credentials(), folder.path(), paused)
+        .await
+        .unwrap();
+    let posted = client.post_text(Message::to_office("later")).await.unwrap();
+    assert_eq!(
+        client
+            .wait_accepted(&posted, Duration::from_millis(100))
+            .await
+            .unwrap(),
+        Outcome::StillStored
+    );
+    assert_eq!(server.state.lock().unwrap().hellos, 0);
+    assert_eq!(*client.link().borrow(), LinkState::Paused);
+    client.resume_link().await.unwrap();
+    assert!(matches!(
+        client.wait_accepted(&posted, LONG).await.unwrap(),
+        Outcome::Accepted { .. }
+    ));
+}
+
+#[tokio::test]
+async fn one_state_folder_one_client_one_device() {
+    let folder = tempdir().unwrap();
+    let client = Client::open(nowhere(), folder.path(), options()).await.unwrap();
+    let second = Client::open(nowhere(), folder.path(), options()).await;
+    assert!(matches!(second.err(), Some(OpenError::InUse)));
+    client.close().await.unwrap();
+    let other =
+        Credentials::parse(r#"{"device":"8","name":"","secret":"s","mqtt":["mqtt://127.0.0.1:1"]}"#).unwrap();
+    let other = Client::open(other, folder.path(), options()).await;
+    assert!(matches!(other.err(), Some(OpenError::OtherDevice(device)) if device == "7c"));
+}
+
+#[tokio::test]
+async fn bounds_and_bad_texts_are_refused_with_their_reason() {
+    let folder = tempdir().unwrap();
+    let small = Options {
+        outbox_ops_max: 3,
+        ..options()
+    };
+    let client = Client::open(nowhere(), folder.path(), small).await.unwrap();
+    for text in ["", &"x".repeat(4_097)] {
+        let refused = client.post_text(Message::to_office(text)).await;
+        assert!(matches!(refused, Err(PostError::BadText(length)) if length == text.len()));
+    }
+    for _ in 0..3 {
+        client.post_text(Message::to_office("x")).await.unwrap();
+    }
+    let refused = client.post_text(Message::to_office("x")).await;
+    assert!(matches!(refused, Err(PostError::OutboxFull { ops: 3, .. })));
+    let bad = Options {
+        keep_alive_s: 1,
+        ..options()
+    };
+    let refused = Client::open(nowhere(), tempdir().unwrap().path(), bad).await;
+    assert!(matches!(refused.err(), Some(OpenError::Option(_))));
+}
+
+#[tokio::test]
+async fn many_callers_share_one_sync_of_the_disk() {
+    let folder = tempdir().unwrap();
+    let client = Client::open(nowhere(), folder.path(), options()).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..2_000 {
+        let client = client.clone();
+        tasks.spawn(async move {
+            client
+                .post_text(Message::to_office(format!("{number}")))
+                .await
+                .unwrap()
+                .op
+        });
+    }
+    let mut ops: Vec<u64> = tasks
+        .join_all()
+        .await
+        .into_iter()
+        .map(waypost_proto::OpNumber::number)
+        .collect();
+    ops.sort_unstable();
+    assert_eq!(ops, (1..=2_000).collect::<Vec<_>>());
+    drop(client);
+}

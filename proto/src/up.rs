@@ -1,0 +1,348 @@
+//! What a device says: its frame taken apart into numbered operations.
+
+use crate::fix::{track_from_wire, track_to_wire};
+use crate::wire::{self, RefusalReason};
+use crate::{BadFix, FRAME_BYTES_MAX, Fix, OpNumber, Seq, StreamId, TrackKind};
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+/// The longest text of an entry, in bytes of UTF-8.
+pub const TEXT_BYTES_MAX: usize = 4_096;
+
+/// A frame of which nothing can be applied. The connection stays; the sender is told the reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UpFrameError {
+    /// More than [`FRAME_BYTES_MAX`].
+    #[error("the frame is larger than 65,536 bytes")]
+    TooLarge,
+    /// Not a frame of this protocol.
+    #[error("the bytes are not an UpFrame")]
+    Unreadable,
+    /// Operations without a number, or with a number beyond 64 bits.
+    #[error("the operations of the frame have no valid numbers")]
+    Numbers,
+}
+
+impl UpFrameError {
+    /// What to answer.
+    pub fn refusal(self) -> RefusalReason {
+        match self {
+            Self::TooLarge => RefusalReason::TooLarge,
+            Self::Unreadable => RefusalReason::Unreadable,
+            Self::Numbers => RefusalReason::BadNumber,
+        }
+    }
+}
+
+impl wire::UpFrame {
+    /// Reads the payload of a PUBLISH on `u/<device>`.
+    ///
+    /// # Errors
+    /// [`UpFrameError::TooLarge`] before anything is decoded, [`UpFrameError::Unreadable`].
+    pub fn parse(payload: &[u8]) -> Result<Self, UpFrameError> {
+        if payload.len() > FRAME_BYTES_MAX {
+            return Err(UpFrameError::TooLarge);
+        }
+        Self::decode(payload).map_err(|_| UpFrameError::Unreadable)
+    }
+}
+
+/// What an operation does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// A message, 1 to [`TEXT_BYTES_MAX`] bytes.
+    Text(String),
+    /// Positions for the history.
+    Track {
+        /// Oldest first, 1 to [`crate::TRACK_FIXES_MAX`].
+        fixes: Vec<Fix>,
+        /// Travelled or put on file.
+        kind: TrackKind,
+    },
+}
+
+/// One thing that a device did, without its number and time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operation {
+    /// The stream it is for; `None` exactly for a track.
+    pub stream: Option<StreamId>,
+    /// Goes before ordinary ones.
+    pub urgent: bool,
+    /// The entry of the same stream that it answers.
+    pub reply_to: Option<Seq>,
+    /// Seconds after which nobody needs it; `None` for never.
+    pub expires_in_s: Option<u32>,
+    /// What it does.
+    pub body: Body,
+}
+
+impl Operation {
+    /// A message for `stream`.
+    pub fn text(stream: StreamId, text: impl Into<String>) -> Self {
+        Self {
+            stream: Some(stream),
+            urgent: false,
+            reply_to: None,
+            expires_in_s: None,
+            body: Body::Text(text.into()),
+        }
+    }
+
+    /// Positions for the history.
+    pub fn track(fixes: Vec<Fix>, kind: TrackKind) -> Self {
+        Self {
+            stream: None,
+            urgent: false,
+            reply_to: None,
+            expires_in_s: None,
+            body: Body::Track { fixes, kind },
+        }
+    }
+
+    /// The operation for a frame; number and time are the frame's to give.
+    pub fn to_wire(&self) -> wire::Operation {
+        wire::Operation {
+            stream: self.stream.map_or(0, StreamId::number),
+            urgent: self.urgent,
+            reply_to: self.reply_to.map_or(0, Seq::number),
+            expires_in_s: self.expires_in_s.unwrap_or(0),
+            body: Some(match &self.body {
+                Body::Text(text) => wire::operation::Body::Text(text.clone()),
+                Body::Track { fixes, kind } => wire::operation::Body::Track(track_to_wire(fixes, *kind)),
+            }),
+            ..wire::Operation::default()
+        }
+    }
+
+    /// # Errors
+    /// The reason to refuse it with.
+    pub fn from_wire(operation: &wire::Operation) -> Result<Self, RefusalReason> {
+        let stream = StreamId::new(operation.stream);
+        let body = match operation.body.as_ref() {
+            Some(wire::operation::Body::Text(text)) => {
+                stream.ok_or(RefusalReason::UnknownStream)?;
+                if !(1..=TEXT_BYTES_MAX).contains(&text.len()) {
+                    return Err(RefusalReason::BadText);
+                }
+                Body::Text(text.clone())
+            }
+            Some(wire::operation::Body::Track(track)) => {
+                if stream.is_some() {
+                    return Err(RefusalReason::UnknownStream);
+                }
+                let (fixes, kind) = track_from_wire(track).map_err(|bad| match bad {
+                    BadFix::Time => RefusalReason::BadTime,
+                    BadFix::OffTheGlobe | BadFix::OutOfRange(_) | BadFix::Columns => {
+                        RefusalReason::BadPosition
+                    }
+                })?;
+                Body::Track { fixes, kind }
+            }
+            Some(wire::operation::Body::Template(_)) | None => return Err(RefusalReason::Unsupported),
+        };
+        Ok(Self {
+            stream,
+            urgent: operation.urgent,
+            reply_to: Seq::new(operation.reply_to),
+            expires_in_s: (operation.expires_in_s > 0).then_some(operation.expires_in_s),
+            body,
+        })
+    }
+}
+
+/// First 16 bytes of the SHA-256 over an operation as it is encoded without its number and time, which differ from
+/// one repetition to the next. Two operations under one number with different digests mean a forked outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContentDigest(pub [u8; 16]);
+
+impl ContentDigest {
+    fn of(operation: &wire::Operation) -> Self {
+        let bare = wire::Operation {
+            gap: 0,
+            age_s: 0,
+            ..operation.clone()
+        };
+        let digest = Sha256::digest(bare.encode_to_vec());
+        Self(digest[..16].try_into().expect("SHA-256 has 32 bytes"))
+    }
+}
+
+/// An operation with the number under which it is applied once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NumberedOperation {
+    /// Its number in the epoch of the session.
+    pub op: OpNumber,
+    /// Seconds from the doing to the frame's stamp.
+    pub age_s: u32,
+    /// Tells a repetition from a fork.
+    pub digest: ContentDigest,
+    /// The operation, or why it can never be applied.
+    pub content: Result<Operation, RefusalReason>,
+}
+
+/// Takes the operations of a frame apart, in the order of their numbers.
+///
+/// # Errors
+/// [`UpFrameError::Numbers`]; then none of them can be applied.
+pub fn number_operations(frame: &wire::UpFrame) -> Result<Vec<NumberedOperation>, UpFrameError> {
+    let mut next = frame.first_op;
+    let mut numbered = Vec::with_capacity(frame.ops.len());
+    for (index, operation) in frame.ops.iter().enumerate() {
+        if index > 0 {
+            next = next.checked_add(1).ok_or(UpFrameError::Numbers)?;
+        }
+        next = next
+            .checked_add(u64::from(operation.gap))
+            .ok_or(UpFrameError::Numbers)?;
+        numbered.push(NumberedOperation {
+            op: OpNumber::new(next).ok_or(UpFrameError::Numbers)?,
+            age_s: operation.age_s,
+            digest: ContentDigest::of(operation),
+            content: Operation::from_wire(operation),
+        });
+    }
+    Ok(numbered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn stream(number: u32) -> StreamId {
+        StreamId::new(number).unwrap()
+    }
+
+    #[test]
+    fn operations_are_numbered_from_the_first_with_gaps() {
+        let op = |gap| wire::Operation {
+            gap,
+            ..Operation::text(stream(4), "x").to_wire()
+        };
+        let frame = wire::UpFrame {
+            first_op: 10,
+            ops: vec![op(0), op(0), op(3), op(0)],
+            ..Default::default()
+        };
+        let numbers: Vec<u64> = number_operations(&frame)
+            .unwrap()
+            .iter()
+            .map(|n| n.op.number())
+            .collect();
+        assert_eq!(numbers, [10, 11, 15, 16]);
+    }
+
+    #[test]
+    fn numbers_that_are_none_refuse_the_frame() {
+        for (first_op, gap) in [(0, 0), (u64::MAX, 1)] {
+            let ops = vec![
+                wire::Operation {
+                    gap,
+                    ..Operation::text(stream(4), "x").to_wire()
+                };
+                2
+            ];
+            let frame = wire::UpFrame {
+                first_op,
+                ops,
+                ..Default::default()
+            };
+            assert_eq!(
+                number_operations(&frame),
+                Err(UpFrameError::Numbers),
+                "{first_op} {gap}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_repetition_has_the_digest_of_the_first_sending_and_a_fork_has_not() {
+        let wire = Operation::text(stream(4), "At the gate").to_wire();
+        let repeated = wire::Operation {
+            age_s: 600,
+            gap: 2,
+            ..wire.clone()
+        };
+        assert_eq!(ContentDigest::of(&wire), ContentDigest::of(&repeated));
+        let other = Operation::text(stream(4), "At the gate.").to_wire();
+        assert_ne!(ContentDigest::of(&wire), ContentDigest::of(&other));
+    }
+
+    #[test]
+    fn an_operation_that_cannot_be_applied_says_why() {
+        let good = Operation::text(stream(4), "x").to_wire();
+        let text = |text: &str| Some(wire::operation::Body::Text(text.to_owned()));
+        for (operation, reason) in [
+            (
+                wire::Operation {
+                    stream: 0,
+                    ..good.clone()
+                },
+                RefusalReason::UnknownStream,
+            ),
+            (
+                wire::Operation {
+                    body: text(""),
+                    ..good.clone()
+                },
+                RefusalReason::BadText,
+            ),
+            (
+                wire::Operation {
+                    body: text(&"x".repeat(4_097)),
+                    ..good.clone()
+                },
+                RefusalReason::BadText,
+            ),
+            (
+                wire::Operation {
+                    body: None,
+                    ..good.clone()
+                },
+                RefusalReason::Unsupported,
+            ),
+            (
+                wire::Operation {
+                    stream: 0,
+                    body: Some(wire::operation::Body::Track(wire::Track::default())),
+                    ..good
+                },
+                RefusalReason::BadPosition,
+            ),
+        ] {
+            assert_eq!(Operation::from_wire(&operation), Err(reason), "{operation:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_skipped() {
+        let frame = wire::UpFrame {
+            stamp: 5,
+            first_op: 1,
+            ..Default::default()
+        };
+        let mut bytes = frame.encode_to_vec();
+        bytes.extend([0xfa, 0x3e, 3, 1, 2, 3]); // field 1007, three bytes
+        assert_eq!(wire::UpFrame::parse(&bytes), Ok(frame));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_a_frame_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(frame) = wire::UpFrame::parse(&bytes) {
+                let _ = number_operations(&frame);
+            }
+        }
+
+        #[test]
+        fn a_text_survives(text in ".{1,200}", number in 1u32.., urgent: bool, reply_to: u64, expires_in_s: u32) {
+            let operation = Operation {
+                urgent,
+                reply_to: Seq::new(reply_to),
+                expires_in_s: (expires_in_s > 0).then_some(expires_in_s),
+                ..Operation::text(stream(number), text)
+            };
+            prop_assert_eq!(Operation::from_wire(&operation.to_wire()), Ok(operation));
+        }
+    }
+}

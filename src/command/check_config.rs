@@ -1,0 +1,26 @@
+//! `waypost check-config`: whether the settings fit together, and what they come to.
+
+use crate::config::{Config, File, Flags};
+use crate::output::{self, Format};
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The settings; without it `waypost.toml` in this folder, where there is one
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments, format: Format) -> anyhow::Result<()> {
+    let file = arguments.config.as_deref().map_or(File::Usual, File::Named);
+    let config = Config::load(file, &Flags::default())?;
+    match format {
+        Format::Json => output::json(&config),
+        Format::Human => output::line(format_args!(
+            "The settings fit together. Data in {}, HTTP on {}, MQTT on {}; --json shows all of them.",
+            config.server.data.display(),
+            config.http.listen,
+            config.mqtt.listen
+        )),
+    }
+}

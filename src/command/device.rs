@@ -1,0 +1,255 @@
+//! `waypost device`: the units of a running server, over HTTP.
+
+use super::block_on;
+use crate::data_folder::write_private;
+use crate::output::{self, Format};
+use crate::server_client::{ServerArguments, ServerClient};
+use crate::telemetry;
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use waypost_proto::DeviceId;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// Add a device and print its credentials, which are shown this once
+    Add {
+        /// What the office calls it
+        name: String,
+        /// The person it speaks for
+        #[arg(long, value_name = "NAME")]
+        driver: Option<String>,
+        /// The driver's language, such as de
+        #[arg(long, value_name = "TAG", requires = "driver")]
+        locale: Option<String>,
+        /// Write the credentials into this file, for its owner alone, instead of printing them
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// List all devices
+    List {
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Give a device new credentials; the old ones stop working at once
+    Rotate {
+        /// Such as 7c
+        id: DeviceId,
+        /// Write the credentials into this file, for its owner alone, instead of printing them
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// End a device's right to connect; what it wrote stays
+    Revoke {
+        /// Such as 7c
+        id: DeviceId,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+}
+
+/// A device as the server describes it; what this program does not show is kept for `--json`.
+#[derive(Deserialize)]
+struct Device {
+    id: String,
+    name: String,
+    driver: Option<Driver>,
+    presence: Presence,
+    stream: String,
+    last_seen: Option<String>,
+    revoked: bool,
+}
+
+#[derive(Deserialize)]
+struct Driver {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Presence {
+    state: String,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    items: Vec<Value>,
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Enrolled {
+    credentials: Credentials,
+}
+
+/// A device's credentials file.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Credentials {
+    pub(crate) device: String,
+    pub(crate) name: String,
+    secret: String,
+    mqtt: Vec<String>,
+    ca: Option<String>,
+}
+
+pub(crate) fn run(Arguments { action }: Arguments, format: Format) -> anyhow::Result<()> {
+    telemetry::start("warn");
+    block_on(async {
+        match action {
+            Action::Add {
+                name,
+                driver,
+                locale,
+                out,
+                server,
+            } => {
+                if let Some(out) = &out {
+                    anyhow::ensure!(
+                        !out.exists(),
+                        "{} exists already; choose another name with --out, or remove it",
+                        out.display()
+                    );
+                }
+                check_writable(out.as_deref())?;
+                let driver =
+                    driver.map(|name| json!({"name": name, "locale": locale.unwrap_or("en".to_owned())}));
+                let credentials = add(&server.connect()?, &name, driver).await?;
+                hand_out(&credentials, out.as_deref(), "was added", format)
+            }
+            Action::List { server } => list(&server.connect()?, format).await,
+            Action::Rotate { id, out, server } => {
+                check_writable(out.as_deref())?;
+                let credentials: Credentials = server
+                    .connect()?
+                    .post(&format!("/devices/{id}/credentials"), None)
+                    .await
+                    .with_context(|| format!("device {id}"))?;
+                hand_out(
+                    &credentials,
+                    out.as_deref(),
+                    "has new credentials; the old ones do not work any more",
+                    format,
+                )
+            }
+            Action::Revoke { id, server } => {
+                server
+                    .connect()?
+                    .delete(&format!("/devices/{id}"))
+                    .await
+                    .with_context(|| format!("device {id}"))?;
+                match format {
+                    Format::Json => output::json(&json!({"device": id.to_string(), "revoked": true})),
+                    Format::Human => {
+                        output::line(format_args!("Device {id} is revoked. What it wrote stays."))
+                    }
+                }
+            }
+        }
+    })
+}
+
+/// Adds a device to a running server.
+pub(crate) async fn add(
+    server: &ServerClient,
+    name: &str,
+    driver: Option<Value>,
+) -> anyhow::Result<Credentials> {
+    let new = json!({"name": name, "driver": driver});
+    let enrolled: Enrolled = server.post("/devices", Some(new)).await?;
+    Ok(enrolled.credentials)
+}
+
+/// A secret is shown once: it must not be lost for a file that cannot be written.
+fn check_writable(out: Option<&Path>) -> anyhow::Result<()> {
+    let Some(out) = out else { return Ok(()) };
+    let probe = out.with_extension("check");
+    anyhow::ensure!(!out.is_dir(), "{} is a folder; name a file", out.display());
+    write_private(&probe, b"")?;
+    std::fs::remove_file(&probe).with_context(|| format!("{} cannot be removed", probe.display()))
+}
+
+fn hand_out(credentials: &Credentials, out: Option<&Path>, done: &str, format: Format) -> anyhow::Result<()> {
+    let Credentials { device, name, .. } = credentials;
+    let Some(out) = out else {
+        if format == Format::Human {
+            eprintln!("Device {device} ({name}) {done}. Its credentials are shown this once:");
+            return output::line(serde_json::to_string_pretty(credentials)?);
+        }
+        return output::json(credentials);
+    };
+    let mut content = serde_json::to_vec_pretty(credentials)?;
+    content.push(b'\n');
+    write_private(out, &content)?;
+    match format {
+        Format::Json => {
+            output::json(&json!({"device": device, "name": name, "out": out.display().to_string()}))
+        }
+        Format::Human => output::line(format_args!(
+            "Device {device} ({name}) {done}. Credentials in {}.",
+            out.display()
+        )),
+    }
+}
+
+async fn list(server: &ServerClient, format: Format) -> anyhow::Result<()> {
+    let mut devices = Vec::new();
+    let mut path = "/devices?limit=100".to_owned();
+    loop {
+        let page: Page = server.get(&path).await?;
+        for item in page.items {
+            match format {
+                Format::Json => output::json(&item)?,
+                Format::Human => devices.push(serde_json::from_value::<Device>(item)?),
+            }
+        }
+        let Some(next) = page.next else { break };
+        path = format!("/devices?limit=100&cursor={next}");
+    }
+    match format {
+        Format::Json => Ok(()),
+        Format::Human if devices.is_empty() => {
+            output::line("There are no devices yet; add one with `waypost device add NAME`.")
+        }
+        Format::Human => table(&devices),
+    }
+}
+
+fn table(devices: &[Device]) -> anyhow::Result<()> {
+    let head = ["ID", "NAME", "DRIVER", "STATE", "STREAM", "LAST SEEN"].map(str::to_owned);
+    let rows = devices.iter().map(|device| {
+        let state = if device.revoked {
+            "revoked"
+        } else {
+            &device.presence.state
+        };
+        let driver = device.driver.as_ref().map_or("-", |driver| &driver.name);
+        let last_seen = device.last_seen.as_deref().unwrap_or("never");
+        [&device.id, &device.name, driver, state, &device.stream, last_seen].map(str::to_owned)
+    });
+    let rows: Vec<[String; 6]> = std::iter::once(head).chain(rows).collect();
+    let mut widths = [0; 6];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    for row in rows {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        output::line(cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! `waypost driver listen`: prints entries as they come, and confirms each as shown and read.
+
+use super::explain_link;
+use crate::command::{Interrupts, duration};
+use crate::output::{self, Format};
+use crate::timestamp::rfc3339;
+use serde::Serialize;
+use std::future::pending;
+use std::time::{Duration, Instant};
+use waypost_field_client::handover::{Confirm, Driver, EntryReport};
+
+/// How long the link may take before a person is told about it.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at the link.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
+/// Between two attempts to hear from the process that holds the state folder now.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// How long; without it until it is stopped
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    time: Option<Duration>,
+}
+
+/// An entry as `GET /streams/{id}/entries` gives it. `id` is null: devices know an entry by stream and seq, its id is
+/// never sent to them.
+#[derive(Serialize)]
+struct Entry<'a> {
+    stream: &'a str,
+    seq: u64,
+    id: Option<&'a str>,
+    author: Author<'a>,
+    device_at: Option<String>,
+    server_at: Option<String>,
+    urgent: bool,
+    expires_at: Option<String>,
+    reply_to: Option<u64>,
+    body: Body<'a>,
+}
+
+#[derive(Serialize)]
+struct Author<'a> {
+    id: &'a str,
+    kind: &'a str,
+    name: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Body<'a> {
+    Text {
+        text: &'a str,
+    },
+    /// Something that a later version knows.
+    Unsupported,
+}
+
+impl<'a> Entry<'a> {
+    /// `own_name` is what the device itself is called: nobody tells it.
+    fn of(entry: &'a EntryReport, own_name: &'a str) -> Self {
+        // What others' devices write has a server's time; a device's own entry has its place alone.
+        let own = entry.author_kind == "device" && entry.server_ms.is_none();
+        let name = entry.author_name.as_deref().or(own.then_some(own_name));
+        Self {
+            stream: &entry.stream,
+            seq: entry.seq,
+            id: None,
+            author: Author {
+                id: entry.author_id.as_deref().unwrap_or("system"),
+                kind: &entry.author_kind,
+                name: if entry.author_kind == "system" {
+                    Some("Waypost")
+                } else {
+                    name
+                },
+            },
+            device_at: entry.device_ms.and_then(rfc3339),
+            server_at: entry.server_ms.and_then(rfc3339),
+            urgent: entry.urgent,
+            expires_at: entry.expires_ms.and_then(rfc3339),
+            reply_to: entry.reply_to,
+            body: entry
+                .text
+                .as_deref()
+                .map_or(Body::Unsupported, |text| Body::Text { text }),
+        }
+    }
+
+    fn print(&self) -> anyhow::Result<()> {
+        let at = self
+            .server_at
+            .as_deref()
+            .or(self.device_at.as_deref())
+            .unwrap_or("-");
+        let name = self.author.name.unwrap_or(self.author.id);
+        let urgent = if self.urgent { " URGENT" } else { "" };
+        let text = match self.body {
+            Body::Text { text } => text,
+            Body::Unsupported => "(not supported by this version)",
+        };
+        output::line(format_args!(
+            "{at}  {}/{}{urgent}  {name}: {text}",
+            self.stream, self.seq
+        ))
+    }
+}
+
+pub(super) async fn run(
+    arguments: &Arguments,
+    driver: &Driver,
+    own_name: &str,
+    mut interrupts: Interrupts,
+    format: Format,
+) -> anyhow::Result<()> {
+    let end = async {
+        match arguments.time {
+            Some(time) => tokio::time::sleep(time).await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        ended = follow(driver, own_name, format) => ended,
+        ended = watch_link(driver) => ended,
+        () = end => Ok(()),
+        () = interrupts.next() => Ok(()),
+    }
+}
+
+/// Prints and confirms until something fails. Cancelled between the two, an entry is offered again at the next start.
+async fn follow(driver: &Driver, own_name: &str, format: Format) -> anyhow::Result<()> {
+    loop {
+        let mut listener = driver.listen().await?;
+        while let Some(entry) = listener.next().await {
+            let shown = Entry::of(&entry, own_name);
+            match format {
+                Format::Json => output::json(&shown)?,
+                Format::Human => shown.print()?,
+            }
+            listener.confirm(&entry, Confirm::Shown).await?;
+            listener.confirm(&entry, Confirm::Read).await?;
+        }
+        if driver.client().await.is_some() {
+            anyhow::bail!("the device's state cannot be used any more: its disk has failed");
+        }
+        // The process that held the folder has ended; this one takes its place or finds the next.
+        drop(listener);
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// Tells a person once why nothing comes. Never ends well: it is cancelled.
+async fn watch_link(driver: &Driver) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    loop {
+        tokio::time::sleep(LOOK_PAUSE).await;
+        match driver.status().await?.link.as_str() {
+            "in_step" => break,
+            // Nothing will change by itself.
+            "refused" => explain_link(driver).await?,
+            _ if begun.elapsed() < PATIENCE => continue,
+            _ => explain_link(driver).await?,
+        }
+        break;
+    }
+    pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(author_kind: &str) -> EntryReport {
+        EntryReport {
+            stream: "1".to_owned(),
+            seq: 3,
+            author_kind: author_kind.to_owned(),
+            author_id: Some("7c".to_owned()),
+            author_name: None,
+            server_ms: None,
+            device_ms: Some(0),
+            author_op: Some(9),
+            urgent: false,
+            reply_to: Some(2),
+            expires_ms: None,
+            text: Some("Hi".to_owned()),
+        }
+    }
+
+    #[test]
+    fn an_entry_is_printed_as_the_server_gives_it() {
+        let own = report("device");
+        let expected = r#"{"stream":"1","seq":3,"id":null,"author":{"id":"7c","kind":"device","name":"truck"},"device_at":"1970-01-01T00:00:00.000Z","server_at":null,"urgent":false,"expires_at":null,"reply_to":2,"body":{"kind":"text","text":"Hi"}}"#;
+        assert_eq!(
+            serde_json::to_string(&Entry::of(&own, "truck")).unwrap(),
+            expected
+        );
+
+        let system = EntryReport {
+            author_id: None,
+            text: None,
+            server_ms: Some(1),
+            ..report("system")
+        };
+        let json = serde_json::to_value(Entry::of(&system, "truck")).unwrap();
+        assert_eq!(
+            json["author"],
+            serde_json::json!({"id": "system", "kind": "system", "name": "Waypost"})
+        );
+        assert_eq!(json["body"], serde_json::json!({"kind": "unsupported"}));
+    }
+}

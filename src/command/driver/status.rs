@@ -1,0 +1,62 @@
+//! `waypost driver status`: what waits, what was given up, and how the link is.
+
+use crate::output::{self, Format};
+use std::time::Duration;
+use tokio::time::Instant;
+use waypost_field_client::handover::{Driver, StatusReport};
+
+/// A process that has just opened the folder is given this long to find out how the link is.
+const LINK_WAIT: Duration = Duration::from_secs(3);
+/// Between two looks at it.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) async fn run(driver: &Driver, format: Format) -> anyhow::Result<()> {
+    let status = settled(driver).await?;
+    if format == Format::Json {
+        return output::json(&status);
+    }
+    let StatusReport {
+        link,
+        detail,
+        waiting,
+        waiting_bytes,
+        parked,
+        unshown,
+        office_stream,
+        ..
+    } = status;
+    let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
+    output::line(format_args!("Link:          {}{detail}", link.replace('_', " ")))?;
+    output::line(format_args!(
+        "Waiting:       {waiting} operations with {waiting_bytes} bytes"
+    ))?;
+    output::line(format_args!("Not yet shown: {unshown} entries"))?;
+    output::line(format_args!(
+        "Office:        conversation {}",
+        office_stream.as_deref().unwrap_or("not known yet")
+    ))?;
+    for given_up in parked {
+        output::line(format_args!(
+            "Given up:      operation {}: {}",
+            given_up.op, given_up.reason
+        ))?;
+    }
+    Ok(())
+}
+
+/// The status once the link has made up its mind, or after a moment.
+async fn settled(driver: &Driver) -> anyhow::Result<StatusReport> {
+    let deadline = Instant::now() + LINK_WAIT;
+    loop {
+        let status = driver.status().await?;
+        let undecided = match status.link.as_str() {
+            "connecting" | "connected" => true,
+            "offline" => status.detail.is_none(),
+            _ => false,
+        };
+        if !undecided || Instant::now() >= deadline {
+            return Ok(status);
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}

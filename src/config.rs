@@ -1,0 +1,605 @@
+//! The settings: one struct a subsystem, read from four places and checked as a whole.
+//!
+//! Defaults stand in `waypost.default.toml`, which is compiled in; a file is stronger, the environment stronger than
+//! the file, flags stronger than the environment. An unknown key fails, wherever it stands.
+
+use anyhow::Context;
+use figment::Figment;
+use figment::providers::{Env, Format, Toml};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use waypost_bridge::BridgeOptions;
+use waypost_bridge::core::CoreOptions;
+use waypost_broker::{Limits, LinkLimits};
+use waypost_proto::{FRAME_BYTES_MAX, TopicPrefix};
+
+/// All settings, their units and their defaults.
+const DEFAULTS: &str = include_str!("../waypost.default.toml");
+/// Read from the present folder when no file is named.
+const FILE: &str = "waypost.toml";
+/// What a setting in the environment begins with; the same stands between section and key.
+const ENVIRONMENT_PREFIX: &str = "WAYPOST__";
+
+/// All settings. What each means stands in `waypost.default.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) server: ServerConfig,
+    pub(crate) log: LogConfig,
+    pub(crate) http: HttpConfig,
+    pub(crate) mqtt: MqttConfig,
+    pub(crate) broker: BrokerConfig,
+    pub(crate) bridge: BridgeConfig,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ServerConfig {
+    pub(crate) data: PathBuf,
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LogConfig {
+    pub(crate) level: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HttpConfig {
+    pub(crate) listen: SocketAddr,
+    pub(crate) behind_tls: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MqttConfig {
+    pub(crate) listen: SocketAddr,
+    pub(crate) public: Vec<String>,
+    pub(crate) topic_prefix: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BrokerConfig {
+    connections_max: usize,
+    handshakes_max: usize,
+    handshake_timeout_s: u64,
+    connect_bytes_max: usize,
+    packet_bytes_max: usize,
+    topic_levels_max: usize,
+    topic_bytes_max: usize,
+    subscriptions_max: usize,
+    inflight_max: u16,
+    queued_bytes_max: usize,
+    retained_max: usize,
+    retained_bytes_max: usize,
+    receive_maximum: u16,
+    keep_alive_max_s: u16,
+    topic_alias_max: u16,
+    topic_alias_out_max: u16,
+    close_timeout_s: u64,
+    link_queued_bytes_max: usize,
+    link_hints_max: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BridgeConfig {
+    window_bytes: usize,
+    frame_bytes: usize,
+    repeat_min_s: u64,
+    repeat_max_s: u64,
+    ledger_ranges_max: usize,
+}
+
+/// Which file to read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum File<'a> {
+    /// This one; it has to be there.
+    Named(&'a Path),
+    /// `waypost.toml` in the present folder, where there is one.
+    Usual,
+    /// None.
+    None,
+}
+
+/// Flags that stand for settings; `None` where a flag was not given.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Flags {
+    /// The data folder [default: ./waypost-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where the dashboard and the HTTP interface listen; port 0 takes any [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) http: Option<SocketAddr>,
+    /// Where the MQTT broker listens; port 0 takes any [default: 127.0.0.1:1883]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) mqtt: Option<SocketAddr>,
+}
+
+impl Config {
+    /// Reads the settings from all places and checks them.
+    pub(crate) fn load(file: File<'_>, flags: &Flags) -> anyhow::Result<Self> {
+        let config: Self = Self::sources(file, flags)?.extract().map_err(in_words)?;
+        let problems = config.problems();
+        if !problems.is_empty() {
+            anyhow::bail!("these settings do not fit:\n  {}", problems.join("\n  "));
+        }
+        Ok(config)
+    }
+
+    fn sources(file: File<'_>, flags: &Flags) -> anyhow::Result<Figment> {
+        let mut sources = Figment::from(Toml::string(DEFAULTS));
+        let file = match file {
+            File::Named(path) => Some(path),
+            File::Usual => Some(Path::new(FILE)).filter(|path| path.exists()),
+            File::None => None,
+        };
+        if let Some(path) = file {
+            // Read here: a provider would take a file that cannot be read for an empty one.
+            std::fs::read_to_string(path)
+                .with_context(|| format!("the settings in {} cannot be read", path.display()))?;
+            sources = sources.merge(Toml::file_exact(path));
+        }
+        sources = sources.merge(Env::prefixed(ENVIRONMENT_PREFIX).split("__"));
+        if let Some(data) = &flags.data {
+            sources = sources.merge(("server.data", data));
+        }
+        if let Some(http) = flags.http {
+            sources = sources.merge(("http.listen", http));
+        }
+        if let Some(mqtt) = flags.mqtt {
+            sources = sources.merge(("mqtt.listen", mqtt));
+        }
+        Ok(sources)
+    }
+
+    /// What does not fit, alone or together; each says what would.
+    fn problems(&self) -> Vec<String> {
+        let mut rules = Rules::default();
+        let Self {
+            server,
+            log,
+            http,
+            mqtt,
+            broker,
+            bridge,
+        } = self;
+
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "._~/-".contains(c);
+        rules.require(
+            (1..=100).contains(&server.name.len()) && server.name.chars().all(is_name),
+            "server.name has 1 to 100 letters, digits and . _ ~ / -",
+        );
+        if let Err(error) = log.level.parse::<tracing_subscriber::filter::EnvFilter>() {
+            rules.broken(format!("log.level: {error}"));
+        }
+        rules.require(
+            http.listen != mqtt.listen || http.listen.port() == 0,
+            "http.listen and mqtt.listen are two addresses",
+        );
+        for address in &mqtt.public {
+            rules.require(
+                is_public_address(address),
+                format!("mqtt.public: {address:?} is not an address such as mqtt://waypost.example:1883"),
+            );
+        }
+        if let Err(error) = TopicPrefix::new(&mqtt.topic_prefix) {
+            rules.broken(format!(
+                "mqtt.topic_prefix: {error}; it has no wildcard and no slash at either end"
+            ));
+        }
+        broker.check(&mqtt.topic_prefix, &mut rules);
+        bridge.check(&mut rules);
+        rules.broken
+    }
+
+    /// What the bridge is started with.
+    pub(crate) fn bridge_options(&self) -> anyhow::Result<BridgeOptions> {
+        Ok(BridgeOptions {
+            topic_prefix: TopicPrefix::new(&self.mqtt.topic_prefix).context("mqtt.topic_prefix")?,
+            core: CoreOptions {
+                window_bytes: self.bridge.window_bytes,
+                frame_bytes: self.bridge.frame_bytes,
+                repeat_min: Duration::from_secs(self.bridge.repeat_min_s),
+                repeat_max: Duration::from_secs(self.bridge.repeat_max_s),
+                ledger_ranges_max: self.bridge.ledger_ranges_max,
+            },
+        })
+    }
+}
+
+impl BrokerConfig {
+    fn check(&self, topic_prefix: &str, rules: &mut Rules) {
+        rules.require(self.connections_max >= 1, "broker.connections_max is at least 1");
+        rules.require(
+            (1..=self.connections_max).contains(&self.handshakes_max),
+            "broker.handshakes_max is 1 to connections_max",
+        );
+        rules.require(
+            self.keep_alive_max_s >= 10,
+            "broker.keep_alive_max_s is at least 10",
+        );
+        rules.require(
+            (1..=u64::from(self.keep_alive_max_s)).contains(&self.handshake_timeout_s),
+            "broker.handshake_timeout_s is 1 to keep_alive_max_s: a client may be silent for as long",
+        );
+        rules.require(
+            (64..=self.packet_bytes_max).contains(&self.connect_bytes_max),
+            "broker.connect_bytes_max is 64 to packet_bytes_max",
+        );
+        let frame_and_topic = FRAME_BYTES_MAX + self.topic_bytes_max + 64;
+        rules.require(
+            (frame_and_topic..=MQTT_PACKET_BYTES_MAX).contains(&self.packet_bytes_max),
+            format!("broker.packet_bytes_max is {frame_and_topic} to {MQTT_PACKET_BYTES_MAX}: a frame and its topic have to fit"),
+        );
+        rules.require(
+            topic_prefix.len() + 64 <= self.topic_bytes_max && self.topic_bytes_max <= 65_535,
+            "broker.topic_bytes_max is at least 64 more than mqtt.topic_prefix has, and at most 65535",
+        );
+        let prefix_levels = topic_prefix.split('/').filter(|level| !level.is_empty()).count();
+        rules.require(
+            self.topic_levels_max >= prefix_levels + 4,
+            "broker.topic_levels_max is at least 4 more than mqtt.topic_prefix has",
+        );
+        rules.require(
+            self.subscriptions_max >= 4,
+            "broker.subscriptions_max is at least 4: a device needs them",
+        );
+        rules.require(self.inflight_max >= 1, "broker.inflight_max is at least 1");
+        rules.require(self.receive_maximum >= 1, "broker.receive_maximum is at least 1");
+        for (key, bytes) in [
+            ("queued_bytes_max", self.queued_bytes_max),
+            ("retained_bytes_max", self.retained_bytes_max),
+            ("link_queued_bytes_max", self.link_queued_bytes_max),
+        ] {
+            rules.require(
+                bytes >= self.packet_bytes_max,
+                format!("broker.{key} is at least packet_bytes_max"),
+            );
+        }
+        rules.require(
+            self.topic_alias_max >= 1,
+            "broker.topic_alias_max is at least 1: without one every frame carries its topic",
+        );
+        rules.require(self.close_timeout_s >= 1, "broker.close_timeout_s is at least 1");
+        rules.require(self.link_hints_max >= 1, "broker.link_hints_max is at least 1");
+    }
+
+    /// The bounds of the broker, where this process may have `handles_max` open files; `None` where nobody says.
+    pub(crate) fn limits(&self, handles_max: Option<u64>) -> Limits {
+        let room = handles_max
+            .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX))
+            .saturating_sub(HANDLES_RESERVED)
+            .max(CONNECTIONS_AT_LEAST);
+        // A handshake that succeeds becomes a connection, and until then it is one more file.
+        let handshakes_max = self.handshakes_max.min(room / 10);
+        let connections_max = self.connections_max.min(room - handshakes_max);
+        if connections_max < self.connections_max {
+            tracing::warn!(
+                connections_max,
+                "this process may open few files, so at most {connections_max} clients can connect; raise `ulimit -n`"
+            );
+        }
+        Limits {
+            connections_max,
+            handshakes_max,
+            handshake_timeout: Duration::from_secs(self.handshake_timeout_s),
+            connect_bytes_max: self.connect_bytes_max,
+            packet_bytes_max: self.packet_bytes_max,
+            topic_levels_max: self.topic_levels_max,
+            topic_bytes_max: self.topic_bytes_max,
+            subscriptions_max: self.subscriptions_max,
+            inflight_max: self.inflight_max,
+            queued_bytes_max: self.queued_bytes_max,
+            retained_max: self.retained_max,
+            retained_bytes_max: self.retained_bytes_max,
+            receive_maximum: self.receive_maximum,
+            keep_alive_max_s: self.keep_alive_max_s,
+            topic_alias_max: self.topic_alias_max,
+            topic_alias_out_max: self.topic_alias_out_max,
+            close_timeout: Duration::from_secs(self.close_timeout_s),
+        }
+    }
+
+    /// The bounds of the bridge's link.
+    pub(crate) fn link_limits(&self) -> LinkLimits {
+        LinkLimits {
+            queued_bytes_max: self.link_queued_bytes_max,
+            hints_max: self.link_hints_max,
+        }
+    }
+}
+
+impl BridgeConfig {
+    fn check(&self, rules: &mut Rules) {
+        rules.require(
+            (100..=FRAME_BYTES_MAX).contains(&self.frame_bytes),
+            format!("bridge.frame_bytes is 100 to {FRAME_BYTES_MAX}"),
+        );
+        rules.require(
+            self.window_bytes >= self.frame_bytes,
+            "bridge.window_bytes is at least frame_bytes",
+        );
+        rules.require(
+            (1..=self.repeat_max_s).contains(&self.repeat_min_s),
+            "bridge.repeat_min_s is 1 to repeat_max_s",
+        );
+        rules.require(
+            self.repeat_max_s <= 86_400,
+            "bridge.repeat_max_s is at most a day, 86400",
+        );
+        rules.require(
+            (1..=10_000).contains(&self.ledger_ranges_max),
+            "bridge.ledger_ranges_max is 1 to 10000",
+        );
+    }
+}
+
+/// The largest packet that MQTT can describe.
+const MQTT_PACKET_BYTES_MAX: usize = 268_435_455;
+/// Open files that are not the broker's: 1,024 connections of HTTP, the store, the terminal.
+const HANDLES_RESERVED: usize = 1_024 + 256;
+/// So many clients are tried however few files there may be.
+const CONNECTIONS_AT_LEAST: usize = 100;
+
+/// Collects what is broken.
+#[derive(Default)]
+struct Rules {
+    broken: Vec<String>,
+}
+
+impl Rules {
+    fn require(&mut self, holds: bool, rule: impl Into<String>) {
+        if !holds {
+            self.broken.push(rule.into());
+        }
+    }
+
+    fn broken(&mut self, problem: String) {
+        self.broken.push(problem);
+    }
+}
+
+fn is_public_address(address: &str) -> bool {
+    address.split_once("://").is_some_and(|(scheme, rest)| {
+        ["mqtt", "mqtts", "ws", "wss"].contains(&scheme)
+            && !rest.is_empty()
+            && !rest.starts_with([':', '/'])
+            && !rest.contains(char::is_whitespace)
+    })
+}
+
+/// Names the setting and its place as a person would.
+fn in_words(errors: figment::Error) -> anyhow::Error {
+    let lines: Vec<String> = errors
+        .into_iter()
+        .map(|error| {
+            let key = error.path.join(".");
+            let place = error
+                .metadata
+                .as_ref()
+                .map_or(String::new(), |metadata| match &metadata.source {
+                    Some(source) => format!(" (in {source})"),
+                    None if metadata.name.contains("environment") => " (in the environment)".to_owned(),
+                    None => String::new(),
+                });
+            match &error.kind {
+                figment::error::Kind::UnknownField(field, known) => {
+                    // The path ends at the section, or at the field itself.
+                    let name = match key.as_str() {
+                        "" => field.clone(),
+                        path if path == field || path.ends_with(&format!(".{field}")) => key,
+                        section => format!("{section}.{field}"),
+                    };
+                    format!(
+                        "there is no setting {name}{place}; there are {}",
+                        known.join(", ")
+                    )
+                }
+                kind if key.is_empty() => format!("{kind}{place}"),
+                kind => format!("{key}: {kind}{place}"),
+            }
+        })
+        .collect();
+    anyhow::anyhow!("the settings cannot be used: {}", lines.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use figment::Jail;
+    use std::collections::BTreeSet;
+
+    fn defaults() -> Config {
+        Figment::from(Toml::string(DEFAULTS)).extract().unwrap()
+    }
+
+    /// `section.key` of each setting in the file, with the comment above it.
+    fn documented() -> Vec<(String, String)> {
+        let (mut section, mut comment, mut settings) = (String::new(), String::new(), Vec::new());
+        for line in DEFAULTS.lines() {
+            if let Some(name) = line.strip_prefix('[') {
+                section = name.trim_end_matches(']').to_owned();
+                comment.clear();
+            } else if let Some(text) = line.strip_prefix('#') {
+                comment.push_str(text);
+            } else if let Some((key, _)) = line.split_once('=') {
+                settings.push((format!("{section}.{}", key.trim()), std::mem::take(&mut comment)));
+            }
+        }
+        settings
+    }
+
+    #[test]
+    fn every_key_stands_in_the_default_file_with_its_unit() {
+        let serde_json::Value::Object(sections) = serde_json::to_value(defaults()).unwrap() else {
+            panic!()
+        };
+        let keys: BTreeSet<String> = sections
+            .iter()
+            .flat_map(|(section, keys)| {
+                keys.as_object()
+                    .unwrap()
+                    .keys()
+                    .map(move |key| format!("{section}.{key}"))
+            })
+            .collect();
+        let documented = documented();
+        assert_eq!(keys, documented.iter().map(|(key, _)| key.clone()).collect());
+        for (key, comment) in documented {
+            let unit = comment
+                .trim_start()
+                .strip_prefix('[')
+                .and_then(|rest| rest.split_once("] "));
+            let (unit, text) = unit.unwrap_or_else(|| panic!("{key} has no unit: {comment}"));
+            assert!(!unit.is_empty() && text.len() > 10, "{key}: {comment}");
+            for (suffix, expected) in [("_s", "seconds"), ("_bytes", "bytes"), ("_bytes_max", "bytes")] {
+                assert!(
+                    !key.ends_with(suffix) || unit == expected,
+                    "{key} is in {expected}, not {unit}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_default_file_says_what_the_crates_do_by_themselves() {
+        let config = defaults();
+        assert_eq!(config.problems(), Vec::<String>::new());
+        assert_eq!(config.broker.limits(None), Limits::default());
+        assert_eq!(config.broker.link_limits(), LinkLimits::default());
+        assert_eq!(
+            format!("{:?}", config.bridge_options().unwrap()),
+            format!("{:?}", BridgeOptions::default())
+        );
+    }
+
+    #[test]
+    #[expect(clippy::result_large_err, reason = "the signature is the library's")]
+    fn flags_are_stronger_than_the_environment_and_that_is_stronger_than_the_file() {
+        Jail::expect_with(|jail| {
+            jail.create_file(
+                FILE,
+                "[http]\nlisten = '127.0.0.1:1'\n[mqtt]\nlisten = '127.0.0.1:2'\n[server]\nname = 'file'",
+            )?;
+            jail.set_env("WAYPOST__HTTP__LISTEN", "127.0.0.1:3");
+            jail.set_env("WAYPOST__MQTT__LISTEN", "127.0.0.1:4");
+            jail.set_env("WAYPOST__BRIDGE__FRAME_BYTES", "1000");
+            // Not settings: they stand for `--server` and `--token` of other commands.
+            jail.set_env("WAYPOST_SERVER", "http://127.0.0.1:9");
+            let flags = Flags {
+                mqtt: Some("127.0.0.1:5".parse().unwrap()),
+                ..Flags::default()
+            };
+            let config = Config::load(File::Usual, &flags).unwrap();
+            assert_eq!(config.server.name, "file");
+            assert_eq!(config.http.listen.port(), 3);
+            assert_eq!(config.mqtt.listen.port(), 5);
+            assert_eq!(config.bridge.frame_bytes, 1_000);
+            assert_eq!(config.server.data, defaults().server.data);
+            Ok(())
+        });
+    }
+
+    #[test]
+    #[expect(clippy::result_large_err, reason = "the signature is the library's")]
+    fn an_unknown_key_fails_by_its_name_wherever_it_stands() {
+        Jail::expect_with(|jail| {
+            for (text, name) in [
+                ("[http]\nlistn = '127.0.0.1:1'", "http.listn"),
+                ("[htp]\nlisten = '127.0.0.1:1'", "htp"),
+                ("listen = 1", "listen"),
+            ] {
+                jail.create_file(FILE, text)?;
+                let error = Config::load(File::Usual, &Flags::default())
+                    .unwrap_err()
+                    .to_string();
+                assert!(error.contains(&format!("no setting {name} (in ")), "{error}");
+                assert!(error.contains(FILE), "{error}");
+            }
+            jail.set_env("WAYPOST__BROKER__CONECTIONS_MAX", "1");
+            let error = Config::load(File::None, &Flags::default())
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains("no setting broker.conections_max (in the environment)"),
+                "{error}"
+            );
+            Ok(())
+        });
+    }
+
+    #[test]
+    #[expect(clippy::result_large_err, reason = "the signature is the library's")]
+    fn a_value_that_cannot_be_one_fails_by_the_name_of_its_key() {
+        Jail::expect_with(|jail| {
+            jail.create_file("other.toml", "[http]\nlisten = 'here'")?;
+            let error = Config::load(File::Named(Path::new("other.toml")), &Flags::default()).unwrap_err();
+            assert!(error.to_string().contains("http.listen"), "{error}");
+            let error = Config::load(File::Named(Path::new("none.toml")), &Flags::default()).unwrap_err();
+            assert!(error.to_string().contains("none.toml"), "{error}");
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn relations_between_settings_are_checked() {
+        for (key, settings) in [
+            ("server.name", "server.name = 'a b'"),
+            ("log.level", "log.level = 'loud=x=y'"),
+            ("http.listen", "mqtt.listen = '127.0.0.1:8080'"),
+            ("mqtt.public", "mqtt.public = ['waypost.example']"),
+            ("mqtt.topic_prefix", "mqtt.topic_prefix = 'a/#'"),
+            ("broker.handshakes_max", "broker.connections_max = 10"),
+            ("broker.handshake_timeout_s", "broker.handshake_timeout_s = 4000"),
+            (
+                "broker.keep_alive_max_s",
+                "broker.keep_alive_max_s = 9\nbroker.handshake_timeout_s = 9",
+            ),
+            ("broker.packet_bytes_max", "broker.packet_bytes_max = 65536"),
+            ("broker.queued_bytes_max", "broker.queued_bytes_max = 1000"),
+            (
+                "broker.topic_bytes_max",
+                "mqtt.topic_prefix = 'acme/waypost'\nbroker.topic_bytes_max = 70",
+            ),
+            (
+                "broker.topic_levels_max",
+                "mqtt.topic_prefix = 'acme/waypost'\nbroker.topic_levels_max = 5",
+            ),
+            ("bridge.window_bytes", "bridge.window_bytes = 1000"),
+            ("bridge.repeat_min_s", "bridge.repeat_min_s = 301"),
+            (
+                "bridge.frame_bytes",
+                "bridge.frame_bytes = 65537\nbridge.window_bytes = 65537",
+            ),
+        ] {
+            let figment = Figment::from(Toml::string(DEFAULTS)).merge(Toml::string(settings));
+            let problems = figment.extract::<Config>().unwrap().problems();
+            assert_eq!(problems.len(), 1, "{settings}: {problems:?}");
+            assert!(problems[0].starts_with(key), "{settings}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn the_broker_takes_fewer_clients_where_there_are_few_files() {
+        let broker = defaults().broker;
+        for (handles, connections, handshakes) in [
+            (Some(1_048_576), 10_000, 1_000),
+            (Some(4_096), 2_535, 281),
+            (Some(1_024), 90, 10),
+            (None, 10_000, 1_000),
+        ] {
+            let limits = broker.limits(handles);
+            assert_eq!(
+                (limits.connections_max, limits.handshakes_max),
+                (connections, handshakes),
+                "{handles:?}"
+            );
+        }
+    }
+}

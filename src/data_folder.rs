@@ -1,0 +1,250 @@
+//! The data folder of a server: `store/`, `admin.token`, and `server.json` while a server runs on it.
+//!
+//! The lock of the store is what keeps a second server away; `server.json` says who the first one is.
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use waypost_bridge::store::{FjallStore, StoreError};
+
+const STORE: &str = "store";
+const TOKEN_FILE: &str = "admin.token";
+const SERVER_FILE: &str = "server.json";
+/// The fewest characters of a token that is taken: 128 bits in hexadecimal digits.
+const TOKEN_CHARS_MIN: usize = 32;
+
+/// A data folder that exists.
+#[derive(Debug)]
+pub(crate) struct DataFolder {
+    path: PathBuf,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Addresses {
+    pub(crate) http: SocketAddr,
+    pub(crate) mqtt: SocketAddr,
+}
+
+/// What `server.json` says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RunningServer {
+    pub(crate) pid: u32,
+    #[serde(flatten)]
+    pub(crate) addresses: Addresses,
+}
+
+/// The token of the server's own administrator; no `Debug` shows it.
+pub(crate) struct AdminToken(String);
+
+impl AdminToken {
+    /// For the header of a request.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// What the server compares by.
+    pub(crate) fn sha256(&self) -> [u8; 32] {
+        Sha256::digest(self.0.as_bytes()).into()
+    }
+}
+
+impl DataFolder {
+    /// The folder at `path`; made for its owner alone where there is none.
+    pub(crate) fn make(path: &Path) -> anyhow::Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .with_context(|| format!("the data folder {} cannot be made", path.display()))?;
+        Ok(Self::at(path))
+    }
+
+    /// The folder of a server that may run on this machine.
+    pub(crate) fn at(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+        }
+    }
+
+    /// Takes the store; as long as it is held no other server can have the folder.
+    pub(crate) fn open_store(&self) -> anyhow::Result<FjallStore> {
+        match FjallStore::open(&self.path.join(STORE)) {
+            Ok(store) => Ok(store),
+            Err(StoreError::Locked(_)) => {
+                let first = match self.running_server() {
+                    Ok(RunningServer {
+                        pid,
+                        addresses: Addresses { http, mqtt },
+                    }) => {
+                        format!("the server with process id {pid} (http={http} mqtt={mqtt})")
+                    }
+                    Err(_) => "another process".to_owned(),
+                };
+                anyhow::bail!(
+                    "{first} uses the data folder {}; stop it first, or choose another folder with --data",
+                    self.path.display()
+                )
+            }
+            Err(error) => {
+                Err(error).with_context(|| format!("the store in {} cannot be opened", self.path.display()))
+            }
+        }
+    }
+
+    /// The token in `admin.token`; drawn where there is none.
+    pub(crate) fn make_token(&self) -> anyhow::Result<AdminToken> {
+        let path = self.path.join(TOKEN_FILE);
+        if !path.exists() {
+            write_private(&path, format!("{}\n", crate::secret::token()?).as_bytes())?;
+        }
+        self.token()
+    }
+
+    /// The token in `admin.token`.
+    pub(crate) fn token(&self) -> anyhow::Result<AdminToken> {
+        let path = self.path.join(TOKEN_FILE);
+        let text = fs::read_to_string(&path).with_context(|| {
+            format!(
+                "the administrator's token {} cannot be read; run as the user who runs the server",
+                path.display()
+            )
+        })?;
+        let token = text.trim();
+        anyhow::ensure!(
+            token.len() >= TOKEN_CHARS_MIN && token.bytes().all(|byte| byte.is_ascii_graphic()),
+            "{} holds no token of at least {TOKEN_CHARS_MIN} characters; remove it and start the server again",
+            path.display()
+        );
+        Ok(AdminToken(token.to_owned()))
+    }
+
+    /// Says in `server.json` who runs here; for the one who holds the store.
+    pub(crate) fn announce(&self, addresses: Addresses) -> anyhow::Result<()> {
+        let server = RunningServer {
+            pid: std::process::id(),
+            addresses,
+        };
+        write_private(&self.path.join(SERVER_FILE), &serde_json::to_vec(&server)?)
+    }
+
+    /// Removes `server.json` again.
+    pub(crate) fn withdraw(&self) {
+        if let Err(error) = fs::remove_file(self.path.join(SERVER_FILE)) {
+            tracing::warn!(%error, "server.json cannot be removed: {error}");
+        }
+    }
+
+    /// Who runs here, or ran here when it was killed.
+    pub(crate) fn running_server(&self) -> anyhow::Result<RunningServer> {
+        let path = self.path.join(SERVER_FILE);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => anyhow::bail!(
+                "no server runs on the data folder {0}; start one with `waypost serve --data {0}`, or name one with \
+                 --server and --token",
+                self.path.display()
+            ),
+            Err(error) => {
+                return Err(error).with_context(|| format!("{} cannot be read", path.display()));
+            }
+        };
+        serde_json::from_slice(&text)
+            .with_context(|| format!("{} is damaged; start the server again", path.display()))
+    }
+}
+
+/// Writes a file that its owner alone may read; whole or not at all.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let draft = path.with_file_name(name);
+    let write = || {
+        // One that was left behind may have other rights.
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&draft)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&draft, path)
+    };
+    let written = write();
+    if written.is_err() {
+        // Nothing of it is of use; that it cannot be removed either changes nothing.
+        let _ = fs::remove_file(&draft);
+    }
+    written.with_context(|| format!("{} cannot be written", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn the_folder_and_its_token_are_for_their_owner_alone_and_stay() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b");
+        let folder = DataFolder::make(&path).unwrap();
+        assert_eq!(mode(&path), 0o700);
+        let token = folder.make_token().unwrap().0;
+        assert_eq!(mode(&path.join(TOKEN_FILE)), 0o600);
+        assert_eq!(token.len(), 64);
+        assert_eq!(DataFolder::make(&path).unwrap().make_token().unwrap().0, token);
+        fs::write(path.join(TOKEN_FILE), "short").unwrap();
+        assert!(folder.token().is_err());
+    }
+
+    #[test]
+    fn a_second_server_is_told_who_the_first_is() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = DataFolder::make(parent.path()).unwrap();
+        let _store = folder.open_store().unwrap();
+        let error = folder.open_store().err().unwrap().to_string();
+        assert!(error.contains("another process"), "{error}");
+        folder
+            .announce(Addresses {
+                http: "127.0.0.1:1".parse().unwrap(),
+                mqtt: "127.0.0.1:2".parse().unwrap(),
+            })
+            .unwrap();
+        let error = folder.open_store().err().unwrap().to_string();
+        let expected = format!(
+            "process id {} (http=127.0.0.1:1 mqtt=127.0.0.1:2)",
+            std::process::id()
+        );
+        assert!(error.contains(&expected), "{error}");
+        folder.withdraw();
+        let error = folder.running_server().unwrap_err().to_string();
+        assert!(error.contains("waypost serve"), "{error}");
+    }
+
+    #[test]
+    fn a_private_file_is_replaced_as_a_whole() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("file");
+        fs::write(&path, "old").unwrap();
+        write_private(&path, b"new").unwrap();
+        assert_eq!(
+            (fs::read_to_string(&path).unwrap().as_str(), mode(&path)),
+            ("new", 0o600)
+        );
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+        assert!(write_private(&parent.path().join("none/file"), b"new").is_err());
+    }
+}

@@ -1,0 +1,95 @@
+//! The binary of Waypost: subcommands, settings, wiring, shutdown and the log.
+//!
+//! What a command prints for its caller goes to standard output; errors and the log go to standard error. The exit
+//! status is 0, 1 for an error, or 2 for wrong usage.
+
+mod command;
+mod config;
+mod data_folder;
+mod limits;
+mod output;
+mod secret;
+mod server_client;
+mod telemetry;
+mod timestamp;
+mod trace;
+mod wiring;
+
+use clap::Parser;
+use command::Command;
+use output::Format;
+use std::process::ExitCode;
+
+/// A field-operations messenger for fleets on poor networks.
+#[derive(Parser)]
+#[command(name = "waypost", version, propagate_version = true, max_term_width = 110)]
+struct CommandLine {
+    /// Print one JSON object, or one a line
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let CommandLine { json, command } = CommandLine::parse();
+    let format = if json { Format::Json } else { Format::Human };
+    match command.run(format) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has had enough, as in `waypost driver … listen | head -1`.
+        Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_are_spelled_as_documented() {
+        for line in [
+            "waypost serve --config waypost.toml --data d --http 127.0.0.1:0 --mqtt 127.0.0.1:0 --json",
+            "waypost demo --vehicles 3 --speed 2 --data d",
+            "waypost device add truck-17 --driver Ada --locale de --out f --data d",
+            "waypost device list --server http://127.0.0.1:8080 --token t --json",
+            "waypost device rotate 7c --out f",
+            "waypost device revoke 7c",
+            "waypost driver --as f send Hello",
+            "waypost driver --as f --state d send --to 4711 Hello --urgent --wait 10s --json",
+            "waypost driver --as f listen --for 30s --json",
+            "waypost driver --as f replay t.csv.gz --trace nds-02 --speed 10 --wait 1m",
+            "waypost driver --as f replay t.csv --as-recorded",
+            "waypost driver --as f status",
+            "waypost check-config --config waypost.toml",
+        ] {
+            CommandLine::try_parse_from(line.split(' '))
+                .map(drop)
+                .unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        for line in [
+            "waypost",
+            "waypost dance",
+            "waypost driver send Hello",
+            "waypost driver --as f send --to first Hello",
+            "waypost driver --as f replay t.csv --speed 0",
+            "waypost driver --as f replay t.csv --speed 2 --as-recorded",
+            "waypost device list --server http://127.0.0.1:8080 --data d",
+            "waypost device rotate 7C",
+            "waypost demo --vehicles 0",
+        ] {
+            let error = CommandLine::try_parse_from(line.split(' ')).err();
+            let error = error.unwrap_or_else(|| panic!("{line} must not be accepted"));
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}

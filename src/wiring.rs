@@ -1,0 +1,280 @@
+//! The one place that introduces broker, bridge and HTTP to each other.
+//!
+//! Start: the store is read, then the broker listens, then HTTP; whoever connects earlier is told to come back. Stop:
+//! nobody new is taken, the bridge finishes what it began, and only then the process ends.
+
+mod admission;
+mod link;
+
+use crate::config::Config;
+use crate::data_folder::{Addresses, AdminToken};
+use crate::limits::raise_open_files;
+use admission::{Admission, Permissions};
+use anyhow::Context;
+use link::InProcessLink;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use waypost_bridge::store::Store;
+use waypost_bridge::{Bridge, Running};
+use waypost_broker::Broker;
+use waypost_dispatch_api::{ApiState, Transport, router, serve};
+
+/// How often counts are taken in and old samples dropped, so that they do not pile up while nobody asks for them.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+/// Bounds of every histogram in seconds.
+const SECONDS_BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0];
+
+/// The sockets of a server, bound and not yet served.
+pub(crate) struct Listeners {
+    http: TcpListener,
+    mqtt: TcpListener,
+    addresses: Addresses,
+}
+
+/// What to do where somebody else has a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WhenTaken {
+    /// Say so.
+    Fail,
+    /// Take any other port.
+    TakeAnother,
+}
+
+/// A server that runs.
+pub(crate) struct Server {
+    /// The domain, for what a command does beside HTTP.
+    pub(crate) bridge: Bridge,
+    broker: Broker,
+    running: Running,
+    http: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Listeners {
+    /// Takes the ports.
+    pub(crate) async fn bind(
+        config: &Config,
+        http_taken: WhenTaken,
+        mqtt_taken: WhenTaken,
+    ) -> anyhow::Result<Self> {
+        let http = bind("HTTP", "--http", config.http.listen, http_taken).await?;
+        let mqtt = bind("MQTT", "--mqtt", config.mqtt.listen, mqtt_taken).await?;
+        let addresses = Addresses {
+            http: http.local_addr().context("the address of HTTP cannot be read")?,
+            mqtt: mqtt.local_addr().context("the address of MQTT cannot be read")?,
+        };
+        Ok(Self {
+            http,
+            mqtt,
+            addresses,
+        })
+    }
+
+    /// Where they listen, with the port that was taken.
+    pub(crate) fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+}
+
+async fn bind(what: &str, flag: &str, address: SocketAddr, taken: WhenTaken) -> anyhow::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && taken == WhenTaken::TakeAnother => {
+            eprintln!("{address} is in use; {what} takes a free port instead");
+            let any = SocketAddr::new(address.ip(), 0);
+            TcpListener::bind(any)
+                .await
+                .with_context(|| format!("{what} cannot listen on {any}"))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(anyhow::anyhow!(
+            "{what} cannot listen on {address}: another program has this port. Stop it, or choose another with \
+             {flag} (port 0 takes any that is free)"
+        )),
+        Err(error) => Err(error)
+            .with_context(|| format!("{what} cannot listen on {address}; choose another with {flag}")),
+    }
+}
+
+impl Server {
+    /// Starts everything on sockets that are bound; returns once it serves.
+    pub(crate) async fn start(
+        config: &Config,
+        store: Arc<dyn Store>,
+        token: &AdminToken,
+        listeners: Listeners,
+    ) -> anyhow::Result<Self> {
+        // Before the broker: it registers its metrics when it is made.
+        let metrics = install_metrics()?;
+        let options = config.bridge_options()?;
+        let admission = Admission::default();
+        let broker = Broker::new(
+            config.broker.limits(raise_open_files()),
+            Arc::new(admission.clone()),
+            Arc::new(Permissions::new(options.topic_prefix.clone())),
+        );
+        let link = InProcessLink::open(&broker, &options.topic_prefix, config.broker.link_limits())
+            .context("the bridge cannot subscribe to what devices publish; check mqtt.topic_prefix")?;
+        let (bridge, running) = Bridge::start(store, link, options).context("the store cannot be read")?;
+        admission.open(bridge.access().clone());
+
+        let Listeners {
+            http,
+            mqtt,
+            addresses,
+        } = listeners;
+        let broker_listens = tokio::spawn(broker.clone().listen_tcp(mqtt)).abort_handle();
+        let (stop, stopping) = watch::channel(false);
+        let api = ApiState::builder(bridge.clone(), &config.server.name)
+            .mqtt(public_addresses(config, addresses.mqtt))
+            .server_token_hash(token.sha256())
+            .transport(if config.http.behind_tls {
+                Transport::Tls
+            } else {
+                Transport::Plain
+            })
+            .check("broker", move || {
+                if broker_listens.is_finished() {
+                    Err("does not listen any more".to_owned())
+                } else {
+                    Ok(())
+                }
+            })
+            .metrics(move || metrics.render())
+            .shutdown(stopping.clone())
+            .build()
+            .context("sign-in cannot be prepared")?;
+        warn_about_open_addresses(config, addresses);
+        let http = tokio::spawn(serve(http, router(api), stopping));
+        Ok(Self {
+            bridge,
+            broker,
+            running,
+            http,
+            stop,
+        })
+    }
+
+    /// Ready when the server cannot go on, with the reason.
+    pub(crate) async fn broken(&mut self) -> anyhow::Error {
+        match self.running.finished().await {
+            Ok(()) => anyhow::anyhow!("the bridge has ended by itself"),
+            Err(error) => anyhow::Error::new(error).context("the store has failed, so the server stops"),
+        }
+    }
+
+    /// Takes nobody new, tells everybody, and ends after what was begun is on disk.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        self.stop.send_replace(true);
+        // Both at once: each waits for its own clients for at most a few seconds, and the bridge still answers.
+        let (http, ()) = tokio::join!(&mut self.http, self.broker.shutdown());
+        http.context("HTTP ended in an unexpected way")?;
+        self.bridge.stop().await;
+        self.running
+            .finished()
+            .await
+            .context("the store failed while the server stopped")
+    }
+}
+
+fn install_metrics() -> anyhow::Result<PrometheusHandle> {
+    let metrics = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .context("the metrics cannot be prepared")?;
+    let upkeep = metrics.clone();
+    tokio::spawn(async move {
+        let mut due = tokio::time::interval(METRICS_UPKEEP);
+        loop {
+            due.tick().await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(metrics)
+}
+
+/// What stands in credentials: as it is set, or else the address on which the broker listens.
+fn public_addresses(config: &Config, listens: SocketAddr) -> Vec<String> {
+    if !config.mqtt.public.is_empty() {
+        return config.mqtt.public.clone();
+    }
+    if listens.ip().is_unspecified() {
+        let system = rustix::system::uname();
+        return vec![format!(
+            "mqtt://{}:{}",
+            system.nodename().to_string_lossy(),
+            listens.port()
+        )];
+    }
+    vec![format!("mqtt://{listens}")]
+}
+
+fn warn_about_open_addresses(config: &Config, addresses: Addresses) {
+    if !addresses.http.ip().is_loopback() && !config.http.behind_tls {
+        tracing::warn!(
+            "HTTP listens on {} without TLS: passwords and messages travel in the clear; put a TLS proxy in front",
+            addresses.http
+        );
+    }
+    if !addresses.mqtt.ip().is_loopback() {
+        tracing::warn!(
+            "MQTT listens on {} without TLS: secrets and messages travel in the clear; use it in a network you trust",
+            addresses.mqtt
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{File, Flags};
+
+    #[test]
+    fn credentials_name_the_address_that_was_set_or_the_one_that_listens() {
+        let mut config = Config::load(File::None, &Flags::default()).unwrap();
+        let listens = |text: &str| text.parse().unwrap();
+        assert_eq!(
+            public_addresses(&config, listens("127.0.0.1:40001")),
+            ["mqtt://127.0.0.1:40001"]
+        );
+        assert_eq!(
+            public_addresses(&config, listens("[::1]:1883")),
+            ["mqtt://[::1]:1883"]
+        );
+        let everywhere = public_addresses(&config, listens("0.0.0.0:1883"));
+        assert!(
+            !everywhere[0].contains("0.0.0.0") && everywhere[0].ends_with(":1883"),
+            "{everywhere:?}"
+        );
+        config.mqtt.public = vec!["mqtt://waypost.example".to_owned()];
+        assert_eq!(
+            public_addresses(&config, listens("0.0.0.0:1883")),
+            ["mqtt://waypost.example"]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_an_error_or_another_port() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = Config::load(File::None, &Flags::default()).unwrap();
+        config.http.listen = taken.local_addr().unwrap();
+        config.mqtt.listen = "127.0.0.1:0".parse().unwrap();
+        let error = Listeners::bind(&config, WhenTaken::Fail, WhenTaken::Fail)
+            .await
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.contains(&config.http.listen.to_string()) && error.contains("--http"),
+            "{error}"
+        );
+        let listeners = Listeners::bind(&config, WhenTaken::TakeAnother, WhenTaken::Fail)
+            .await
+            .unwrap();
+        assert_ne!(listeners.addresses().http.port(), config.http.listen.port());
+    }
+}

@@ -1,0 +1,288 @@
+//! Who may connect to the broker, and what they may publish and subscribe there.
+//!
+//! The rule: a device reads and writes what is its own and nothing else, however it phrases a filter. The broker asks
+//! about the filter behind `$share/group/`, and about the topic of a will as about any other.
+
+use std::sync::{Arc, OnceLock};
+use waypost_bridge::DeviceAccess;
+use waypost_broker::{Authenticate, Authorise, ConnectAttempt, Principal, Refusal, Retain, Verdict, filter};
+use waypost_proto::{DeviceId, Topic, TopicPrefix};
+
+/// Lets devices in by their secrets.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Admission {
+    /// Empty until the bridge has read its devices.
+    access: Arc<OnceLock<DeviceAccess>>,
+}
+
+impl Admission {
+    /// From now on devices may connect. The first call counts.
+    pub(crate) fn open(&self, access: DeviceAccess) {
+        self.access.get_or_init(|| access);
+    }
+}
+
+impl Authenticate for Admission {
+    fn authenticate(&self, attempt: &ConnectAttempt<'_>) -> Result<Principal, Refusal> {
+        let access = self.access.get().ok_or(Refusal::ServerUnavailable)?;
+        let device: DeviceId = attempt
+            .username
+            .and_then(|name| name.parse().ok())
+            .ok_or(Refusal::BadCredentials)?;
+        if !access.verify(device, attempt.password.unwrap_or_default()) {
+            return Err(Refusal::BadCredentials);
+        }
+        let name = device.to_string();
+        if !is_client_id_of(attempt.client_id, &name) {
+            return Err(Refusal::ClientIdNotAllowed);
+        }
+        Ok(Principal::new(name, attempt.client_id))
+    }
+}
+
+/// `<device>`, or `<device>-<suffix>`.
+fn is_client_id_of(client_id: &str, device: &str) -> bool {
+    client_id.strip_prefix(device).is_some_and(|rest| {
+        rest.is_empty() || rest.strip_prefix('-').is_some_and(|suffix| !suffix.is_empty())
+    })
+}
+
+/// What a device may publish and subscribe. There are no groups yet, so nobody reads `g/`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Permissions {
+    prefix: TopicPrefix,
+}
+
+impl Permissions {
+    pub(crate) fn new(prefix: TopicPrefix) -> Self {
+        Self { prefix }
+    }
+
+    /// `topics`, behind the prefix of a shared broker.
+    fn prefixed(&self, topics: &str) -> String {
+        match self
+            .prefix
+            .name(&Topic::Templates("en".to_owned()))
+            .strip_suffix("t/en")
+        {
+            Some(prefix) => format!("{prefix}{topics}"),
+            None => topics.to_owned(),
+        }
+    }
+}
+
+impl Authorise for Permissions {
+    fn may_publish(&self, who: &Principal, topic: &str, retain: Retain) -> Verdict {
+        // A client with a suffix listens, or speaks OwnTracks.
+        let is_device_itself = who.client_id == who.name;
+        Verdict::allow_if(match self.prefix.parse(topic) {
+            Ok(Topic::Up(device)) => {
+                is_device_itself && *who.name == *device.to_string() && retain == Retain::No
+            }
+            Ok(Topic::Presence(device)) => is_device_itself && *who.name == *device.to_string(),
+            Ok(Topic::Down(_) | Topic::Group(_) | Topic::Templates(_)) => false,
+            Err(_) => filter::matches(&self.prefixed(&format!("owntracks/{}/+", who.name)), topic),
+        })
+    }
+
+    fn may_subscribe(&self, who: &Principal, requested: &str) -> Verdict {
+        let readable = [
+            format!("d/{}", who.name),
+            "t/+".to_owned(),
+            format!("owntracks/{}/+/cmd", who.name),
+        ];
+        Verdict::allow_if(
+            readable
+                .iter()
+                .any(|allowed| filter::contains(&self.prefixed(allowed), requested)),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAIN: &str = "7c";
+    const SUFFIXED: &str = "7c-phone";
+
+    fn principal(client_id: &str) -> Principal {
+        Principal::new("7c", client_id)
+    }
+
+    fn permissions(prefix: &str) -> Permissions {
+        Permissions::new(TopicPrefix::new(prefix).unwrap())
+    }
+
+    #[test]
+    fn a_device_publishes_what_is_its_own_and_nothing_else() {
+        let table = [
+            // Client id, topic, not retained, retained.
+            (MAIN, "u/7c", true, false),
+            (SUFFIXED, "u/7c", false, false),
+            (MAIN, "u/7d", false, false),
+            (MAIN, "u/7c/x", false, false),
+            (MAIN, "u/7C", false, false),
+            (MAIN, "u/07c", false, false),
+            (MAIN, "u", false, false),
+            (MAIN, "/u/7c", false, false),
+            (MAIN, "p/7c", true, true),
+            (SUFFIXED, "p/7c", false, false),
+            (MAIN, "p/7d", false, false),
+            (MAIN, "d/7c", false, false),
+            (MAIN, "d/7d", false, false),
+            (MAIN, "g/4", false, false),
+            (MAIN, "t/en", false, false),
+            (MAIN, "owntracks/7c/phone", true, true),
+            (SUFFIXED, "owntracks/7c/phone", true, true),
+            (MAIN, "owntracks/7d/phone", false, false),
+            (MAIN, "owntracks/7c", false, false),
+            (MAIN, "owntracks/7c/phone/cmd", false, false),
+            (MAIN, "owntracks/7cx/phone", false, false),
+            (MAIN, "$SYS/x", false, false),
+            (MAIN, "other", false, false),
+        ];
+        for prefix in ["", "acme", "acme/waypost"] {
+            let permissions = permissions(prefix);
+            for (client_id, topic, plain, retained) in table {
+                let behind = if prefix.is_empty() {
+                    topic.to_owned()
+                } else {
+                    format!("{prefix}/{topic}")
+                };
+                for (retain, allowed) in [(Retain::No, plain), (Retain::Yes, retained)] {
+                    assert_eq!(
+                        permissions.may_publish(&principal(client_id), &behind, retain),
+                        Verdict::allow_if(allowed),
+                        "{client_id} publishes {behind}, {retain:?}"
+                    );
+                    if !prefix.is_empty() {
+                        let without = permissions.may_publish(&principal(client_id), topic, retain);
+                        assert_eq!(
+                            without,
+                            Verdict::Deny,
+                            "{client_id} publishes {topic} without the prefix"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_device_subscribes_what_is_its_own_however_it_phrases_it() {
+        let table = [
+            ("d/7c", true),
+            ("d/7d", false),
+            ("d/+", false),
+            ("d/#", false),
+            ("d/7c/#", false),
+            ("d/7c/+", false),
+            ("+/7c", false),
+            ("+/+", false),
+            ("+", false),
+            ("#", false),
+            ("/d/7c", false),
+            ("u/7c", false),
+            ("u/+", false),
+            ("p/7c", false),
+            ("p/+", false),
+            ("g/4", false),
+            ("g/+", false),
+            ("t/en", true),
+            ("t/+", true),
+            ("t/#", false),
+            ("owntracks/7c/phone/cmd", true),
+            ("owntracks/7c/+/cmd", true),
+            ("owntracks/7c/phone", false),
+            ("owntracks/7c/#", false),
+            ("owntracks/7c/+/+", false),
+            ("owntracks/+/phone/cmd", false),
+            ("owntracks/7d/phone/cmd", false),
+            ("$SYS/#", false),
+        ];
+        for prefix in ["", "acme", "acme/waypost"] {
+            let permissions = permissions(prefix);
+            for (requested, allowed) in table {
+                let behind = if prefix.is_empty() {
+                    requested.to_owned()
+                } else {
+                    format!("{prefix}/{requested}")
+                };
+                for client_id in [MAIN, SUFFIXED] {
+                    assert_eq!(
+                        permissions.may_subscribe(&principal(client_id), &behind),
+                        Verdict::allow_if(allowed),
+                        "{client_id} subscribes {behind}"
+                    );
+                }
+                if !prefix.is_empty() {
+                    let without = permissions.may_subscribe(&principal(MAIN), requested);
+                    assert_eq!(without, Verdict::Deny, "{requested} without the prefix");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_shared_filter_is_judged_as_what_it_shares() {
+        let permissions = permissions("");
+        for (requested, allowed) in [
+            ("$share/x/d/7c", true),
+            ("$share/x/d/+", false),
+            ("$share/x/#", false),
+        ] {
+            // What the broker does with a shared filter before it asks.
+            let (_, inner) = filter::shared(requested).unwrap().unwrap();
+            assert_eq!(
+                permissions.may_subscribe(&principal(MAIN), inner),
+                Verdict::allow_if(allowed),
+                "{requested}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_client_id_is_the_device_or_the_device_and_a_suffix() {
+        for (client_id, allowed) in [
+            ("7c", true),
+            ("7c-phone", true),
+            ("7c-a-b", true),
+            ("7c-", false),
+            ("7cphone", false),
+            ("7d", false),
+            ("7", false),
+            ("7d-7c", false),
+            ("auto-0-0123456789abcdef", false),
+            ("", false),
+        ] {
+            assert_eq!(is_client_id_of(client_id, "7c"), allowed, "{client_id:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_connects_before_the_devices_are_known_and_nobody_unknown_after() {
+        let admission = Admission::default();
+        let attempt = |username, password| ConnectAttempt {
+            client_id: "7c",
+            client_id_assigned: false,
+            username,
+            password,
+            peer: "127.0.0.1:1".parse().unwrap(),
+        };
+        let secret: Option<&[u8]> = Some(b"secret");
+        assert_eq!(
+            admission.authenticate(&attempt(Some("7c"), secret)),
+            Err(Refusal::ServerUnavailable)
+        );
+        admission.open(DeviceAccess::default());
+        for attempt in [
+            attempt(Some("7c"), secret),
+            attempt(Some("7c"), None),
+            attempt(None, secret),
+            attempt(Some("#"), secret),
+        ] {
+            assert_eq!(admission.authenticate(&attempt), Err(Refusal::BadCredentials));
+        }
+    }
+}
