@@ -161,30 +161,55 @@ impl DataFolder {
 
 /// Writes a file that its owner alone may read; whole or not at all.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let draft = path.with_file_name(name);
-    let write = || {
-        // One that was left behind may have other rights.
-        match fs::remove_file(&draft) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = fs::OpenOptions::new()
+    PrivateFile::begin(path)?.finish(content)
+}
+
+/// A file that its owner alone may read, begun under another name: whoever gets a secret only once begins it before,
+/// so that it can be kept. Dropped without [`PrivateFile::finish`] it leaves nothing behind.
+pub(crate) struct PrivateFile {
+    path: PathBuf,
+    draft: PathBuf,
+    file: fs::File,
+}
+
+impl PrivateFile {
+    /// Makes sure that a file can be written at `path`.
+    pub(crate) fn begin(path: &Path) -> anyhow::Result<Self> {
+        let cannot = || format!("{} cannot be written", path.display());
+        let mut name = path.file_name().with_context(cannot)?.to_owned();
+        anyhow::ensure!(!path.is_dir(), "{} is a folder; name a file", path.display());
+        name.push(format!(".{}.new", std::process::id()));
+        let draft = path.with_file_name(name);
+        // One may be left of a process that was killed and had the same id, as in a container every one has.
+        let _ = fs::remove_file(&draft);
+        let file = fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(&draft)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&draft, path)
-    };
-    let written = write();
-    if written.is_err() {
-        // Nothing of it is of use; that it cannot be removed either changes nothing.
-        let _ = fs::remove_file(&draft);
+            .open(&draft);
+        Ok(Self {
+            path: path.to_owned(),
+            file: file.with_context(cannot)?,
+            draft,
+        })
     }
-    written.with_context(|| format!("{} cannot be written", path.display()))
+
+    /// Puts the content on disk and the file in its place.
+    pub(crate) fn finish(mut self, content: &[u8]) -> anyhow::Result<()> {
+        let mut write = || {
+            self.file.write_all(content)?;
+            self.file.sync_all()?;
+            fs::rename(&self.draft, &self.path)
+        };
+        write().with_context(|| format!("{} cannot be written", self.path.display()))
+    }
+}
+
+impl Drop for PrivateFile {
+    fn drop(&mut self) {
+        // After `finish` it has another name already.
+        let _ = fs::remove_file(&self.draft);
+    }
 }
 
 #[cfg(test)]
@@ -245,6 +270,15 @@ mod tests {
             ("new", 0o600)
         );
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
-        assert!(write_private(&parent.path().join("none/file"), b"new").is_err());
+        drop(PrivateFile::begin(&path).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+        for no_file in [
+            parent.path().join("none/file"),
+            parent.path().to_owned(),
+            PathBuf::from("/"),
+        ] {
+            assert!(PrivateFile::begin(&no_file).is_err(), "{}", no_file.display());
+        }
     }
 }

@@ -1,6 +1,11 @@
-//! Whole-system tests. One binary, so that everything is linked once.
+//! Whole-system tests, and the rules of the repository. One binary, so that everything is linked once.
 
+mod browser;
 mod durability;
 #[cfg(feature = "fault-injection")]
 mod fault;
+mod kill;
+mod mqtt_clients;
+mod round_trip;
+mod server;
 mod tidy;

@@ -871,7 +871,7 @@ async fn room<T>(channel: Option<mpsc::Sender<T>>) {
 }
 
 /// The clocks are read here and nowhere else.
-fn now() -> Now {
+pub(crate) fn now() -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now {
         mono: Instant::now().into_std(),

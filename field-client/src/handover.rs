@@ -379,6 +379,44 @@ fn socket_path(state_dir: &Path) -> PathBuf {
     state_dir.join("control.sock")
 }
 
+/// The address of a Unix socket has room for about a hundred bytes; a longer path is named through its folder, as far
+/// as the system can (Linux).
+struct ShortPath {
+    path: PathBuf,
+    /// Open for as long as the path is used.
+    _folder: Option<std::fs::File>,
+}
+
+/// 104 bytes with the closing zero on the strictest of systems.
+const SOCKET_PATH_BYTES_MAX: usize = 100;
+
+impl ShortPath {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        use std::os::fd::AsRawFd;
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(std::io::ErrorKind::InvalidInput.into());
+        };
+        if path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
+            return Ok(Self {
+                path: path.to_owned(),
+                _folder: None,
+            });
+        }
+        let folder = std::fs::File::open(folder)?;
+        let path = Path::new("/proc/self/fd")
+            .join(folder.as_raw_fd().to_string())
+            .join(name);
+        Ok(Self {
+            path,
+            _folder: Some(folder),
+        })
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -395,12 +433,11 @@ struct Connection {
 impl Connection {
     /// Connects, and makes sure that somebody answers.
     async fn open(path: &Path) -> Result<Self, HandoverError> {
-        let stream = UnixStream::connect(path)
-            .await
-            .map_err(|error| HandoverError::NoAnswer {
-                path: path.display().to_string(),
-                why: error.to_string(),
-            })?;
+        let connecting = async { UnixStream::connect(ShortPath::of(path)?.path()).await };
+        let stream = connecting.await.map_err(|error| HandoverError::NoAnswer {
+            path: path.display().to_string(),
+            why: error.to_string(),
+        })?;
         let (reader, writer) = stream.into_split();
         let mut connection = Self {
             path: path.to_owned(),

@@ -120,12 +120,12 @@ impl Cumulative {
 
     /// Adds one number unless that would leave more than `ranges_max` ranges above the run; false where it would.
     pub fn insert_within(&mut self, number: u64, ranges_max: usize) -> bool {
-        let extends = number == self.through + 1
+        let extends = number == self.through.saturating_add(1)
             || self.contains(number)
             || self
                 .above
                 .iter()
-                .any(|&(first, last)| number + 1 == first || number == last + 1);
+                .any(|&(first, last)| number.saturating_add(1) == first || number == last.saturating_add(1));
         if !extends && self.above.len() >= ranges_max {
             return false;
         }

@@ -191,6 +191,11 @@ impl SessionTag {
         u32::from(self.0)
     }
 
+    /// Whether this tag was counted later than `other`, as long as fewer than 64 sessions lie between them.
+    pub fn is_after(self, other: Self) -> bool {
+        (1..64).contains(&((127 + self.0 - other.0) % 127))
+    }
+
     /// The tag of the session after this one.
     #[must_use]
     pub fn next(self) -> Self {
@@ -254,6 +259,7 @@ mod tests {
             assert_ne!(tag, SessionTag::FIRST);
         }
         assert_eq!(tag.next(), SessionTag::FIRST);
+        assert!(SessionTag::FIRST.is_after(tag) && !tag.is_after(SessionTag::FIRST) && !tag.is_after(tag));
         assert_eq!(SessionTag::new(0), None);
         assert_eq!(SessionTag::new(128), None);
     }

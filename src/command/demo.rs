@@ -76,19 +76,16 @@ struct Dispatcher {
 pub(crate) fn run(arguments: Arguments, format: Format) -> anyhow::Result<()> {
     // The log of a demo is what goes wrong: the sign-in should stay on the screen.
     telemetry::start("warn");
-    let thrown_away = match arguments.data {
-        Some(_) => None,
-        None => Some(
-            tempfile::Builder::new()
+    let (data, thrown_away) = match &arguments.data {
+        Some(data) => (data.clone(), None),
+        None => {
+            let mut folder = tempfile::Builder::new();
+            let folder = folder
                 .prefix("waypost-demo-")
                 .tempdir()
-                .context("there is no temporary folder")?,
-        ),
-    };
-    let data = match (&arguments.data, &thrown_away) {
-        (Some(data), _) => data.clone(),
-        (None, Some(folder)) => folder.path().join("data"),
-        (None, None) => unreachable!("one of the two was made above"),
+                .context("there is no temporary folder")?;
+            (folder.path().join("data"), Some(folder))
+        }
     };
     let ended = block_on(demo(arguments, &data, format));
     if let Some(folder) = thrown_away {

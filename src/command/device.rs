@@ -1,14 +1,14 @@
 //! `waypost device`: the units of a running server, over HTTP.
 
 use super::block_on;
-use crate::data_folder::write_private;
+use crate::data_folder::PrivateFile;
 use crate::output::{self, Format};
 use crate::server_client::{ServerArguments, ServerClient};
 use crate::telemetry;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use waypost_proto::DeviceId;
 
 #[derive(clap::Args)]
@@ -120,23 +120,22 @@ pub(crate) fn run(Arguments { action }: Arguments, format: Format) -> anyhow::Re
                         out.display()
                     );
                 }
-                check_writable(out.as_deref())?;
+                let out = Out::begin(out)?;
                 let driver =
                     driver.map(|name| json!({"name": name, "locale": locale.unwrap_or("en".to_owned())}));
                 let credentials = add(&server.connect()?, &name, driver).await?;
-                hand_out(&credentials, out.as_deref(), "was added", format)
+                out.hand_out(&credentials, "was added", format)
             }
             Action::List { server } => list(&server.connect()?, format).await,
             Action::Rotate { id, out, server } => {
-                check_writable(out.as_deref())?;
+                let out = Out::begin(out)?;
                 let credentials: Credentials = server
                     .connect()?
                     .post(&format!("/devices/{id}/credentials"), None)
                     .await
                     .with_context(|| format!("device {id}"))?;
-                hand_out(
+                out.hand_out(
                     &credentials,
-                    out.as_deref(),
                     "has new credentials; the old ones do not work any more",
                     format,
                 )
@@ -169,35 +168,41 @@ pub(crate) async fn add(
     Ok(enrolled.credentials)
 }
 
-/// A secret is shown once: it must not be lost for a file that cannot be written.
-fn check_writable(out: Option<&Path>) -> anyhow::Result<()> {
-    let Some(out) = out else { return Ok(()) };
-    let probe = out.with_extension("check");
-    anyhow::ensure!(!out.is_dir(), "{} is a folder; name a file", out.display());
-    write_private(&probe, b"")?;
-    std::fs::remove_file(&probe).with_context(|| format!("{} cannot be removed", probe.display()))
+/// Where the credentials go. Begun before the server is asked: they are shown once, and must not be lost for a file that
+/// cannot be written.
+enum Out {
+    Printed,
+    File(PathBuf, PrivateFile),
 }
 
-fn hand_out(credentials: &Credentials, out: Option<&Path>, done: &str, format: Format) -> anyhow::Result<()> {
-    let Credentials { device, name, .. } = credentials;
-    let Some(out) = out else {
-        if format == Format::Human {
-            eprintln!("Device {device} ({name}) {done}. Its credentials are shown this once:");
-            return output::line(serde_json::to_string_pretty(credentials)?);
+impl Out {
+    fn begin(file: Option<PathBuf>) -> anyhow::Result<Self> {
+        let Some(path) = file else {
+            return Ok(Self::Printed);
+        };
+        let file = PrivateFile::begin(&path)?;
+        Ok(Self::File(path, file))
+    }
+
+    fn hand_out(self, credentials: &Credentials, done: &str, format: Format) -> anyhow::Result<()> {
+        let Credentials { device, name, .. } = credentials;
+        let Self::File(path, file) = self else {
+            if format == Format::Human {
+                eprintln!("Device {device} ({name}) {done}. Its credentials are shown this once:");
+                return output::line(serde_json::to_string_pretty(credentials)?);
+            }
+            return output::json(credentials);
+        };
+        let mut content = serde_json::to_vec_pretty(credentials)?;
+        content.push(b'\n');
+        file.finish(&content)?;
+        let path = path.display();
+        match format {
+            Format::Json => output::json(&json!({"device": device, "name": name, "out": path.to_string()})),
+            Format::Human => output::line(format_args!(
+                "Device {device} ({name}) {done}. Credentials in {path}."
+            )),
         }
-        return output::json(credentials);
-    };
-    let mut content = serde_json::to_vec_pretty(credentials)?;
-    content.push(b'\n');
-    write_private(out, &content)?;
-    match format {
-        Format::Json => {
-            output::json(&json!({"device": device, "name": name, "out": out.display().to_string()}))
-        }
-        Format::Human => output::line(format_args!(
-            "Device {device} ({name}) {done}. Credentials in {}.",
-            out.display()
-        )),
     }
 }
 

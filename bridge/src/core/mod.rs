@@ -175,6 +175,8 @@ pub struct Core {
     next_ticket: u64,
 
     sessions: BTreeMap<DeviceId, Session>,
+    /// The tag with which each device last announced itself: its will carries the same.
+    announced: BTreeMap<DeviceId, u32>,
     asked_for_hello: BTreeMap<DeviceId, Instant>,
     timers: BTreeSet<(Instant, DeviceId)>,
     dirty: BTreeSet<DeviceId>,
@@ -300,6 +302,7 @@ impl Core {
             pending: VecDeque::new(),
             next_ticket: 1,
             sessions: BTreeMap::new(),
+            announced: BTreeMap::new(),
             asked_for_hello: BTreeMap::new(),
             timers: BTreeSet::new(),
             dirty: BTreeSet::new(),

@@ -126,11 +126,16 @@ impl Core {
             metrics::counter!("waypost_bridge_ignored_total", "reason" => "unreadable_presence").increment(1);
             return;
         };
-        let ends = !presence.online
-            && self
-                .sessions
-                .get(&device)
-                .is_some_and(|session| session.tag.number() == presence.tag);
+        if presence.online {
+            self.announced.insert(device, presence.tag);
+            return;
+        }
+        // A will is fixed when the connection is made; the session may have moved on by a hello since.
+        let announced = self.announced.get(&device).copied();
+        let ends = self
+            .sessions
+            .get(&device)
+            .is_some_and(|session| announced.unwrap_or(session.tag.number()) == presence.tag);
         if ends {
             self.handle_disconnected(device, now);
         }
@@ -167,6 +172,7 @@ impl Core {
         device: DeviceId,
         tag: SessionTag,
         hello: &wire::Hello,
+        cursors: &[wire::Cursor],
         now: Now,
     ) -> Option<()> {
         let epoch = Epoch::new(hello.epoch)?;
@@ -181,8 +187,22 @@ impl Core {
             });
             return Some(());
         }
+        let late = self.sessions.get(&device).is_some_and(|session| {
+            session.epoch == epoch && session.tag.is_after(tag) && hello_ms < session.hello_ms
+        });
+        if late {
+            // A copy of a hello of before that the broker delivered late: its session is over.
+            metrics::counter!("waypost_bridge_ignored_total", "reason" => "late_hello").increment(1);
+            return Some(());
+        }
         self.end_session(device);
-        let transfers = self.transfers.entry((device, epoch)).or_default();
+        // The device's digest covers what it reports beside it.
+        let mut transfers = self.transfers.get(&(device, epoch)).cloned().unwrap_or_default();
+        for cursor in cursors {
+            if let Some((stream, held)) = self.reported(device, cursor) {
+                transfers.entry(stream).or_default().merge(&held);
+            }
+        }
         let digest = positions_digest(transfers.iter().map(|(stream, held)| (*stream, held)));
         let other_store = hello.incarnation != 0 && hello.incarnation != self.incarnation.number();
         let wants_positions = digest != hello.positions_digest || (other_store && digest != 0);

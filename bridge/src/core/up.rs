@@ -42,7 +42,8 @@ impl Core {
         };
         let stamp = Stamp::parse(frame.stamp);
         if let Some(hello) = &frame.hello {
-            let opened = stamp.and_then(|stamp| self.handle_hello(device, stamp.tag, hello, now));
+            let opened =
+                stamp.and_then(|stamp| self.handle_hello(device, stamp.tag, hello, &frame.cursors, now));
             if opened.is_none() {
                 self.refuse_frame(device, RefusalReason::Unreadable);
                 self.commit();
@@ -289,15 +290,7 @@ impl Core {
         now: Now,
     ) -> Option<()> {
         let member = Member::Device(device);
-        let stream = StreamId::new(cursor.stream)?;
-        let state = self
-            .streams
-            .get(&stream)
-            .filter(|state| state.stream.ever_had(member))?;
-        let held = Cumulative::from_wire(cursor.delivered, &cursor.ranges).ok()?;
-        if held.highest() > state.head || cursor.read > state.head || held.ranges() > CURSOR_RANGES_MAX {
-            return None;
-        }
+        let (stream, held) = self.reported(device, cursor)?;
         let session = self.sessions.get_mut(&device)?;
         let (tag, epoch) = (session.tag, session.epoch);
         // The transfer position of this installation.
@@ -380,6 +373,18 @@ impl Core {
             self.effects.push(Effect::Echo { device, tag, stream });
         }
         Some(())
+    }
+
+    /// What a cursor says, where it can be: a stream of the device, and nothing beyond its last entry.
+    pub(super) fn reported(&self, device: DeviceId, cursor: &wire::Cursor) -> Option<(StreamId, Cumulative)> {
+        let stream = StreamId::new(cursor.stream)?;
+        let state = self
+            .streams
+            .get(&stream)
+            .filter(|state| state.stream.ever_had(Member::Device(device)))?;
+        let held = Cumulative::from_wire(cursor.delivered, &cursor.ranges).ok()?;
+        let exists = held.highest() <= state.head && cursor.read <= state.head;
+        (exists && held.ranges() <= CURSOR_RANGES_MAX).then_some((stream, held))
     }
 
     /// Writes down that entries reached a rung for the first time; `silent` where nobody waits for it.

@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_jump_of_the_wall_clock_changes_no_age_within_one_process() {
-        let start = Instant::now();
+        let start = crate::engine::now().mono;
         let then = Now {
             mono: start,
             wall_ms: 1_000_000,

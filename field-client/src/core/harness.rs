@@ -82,7 +82,7 @@ impl Device {
     /// A process on what `plate` holds. `fresh_epoch` counts only where it holds nothing.
     pub(super) fn on(plate: MemoryDisk, fresh_epoch: u64) -> Self {
         let start = Now {
-            mono: Instant::now(),
+            mono: crate::engine::now().mono,
             wall_ms: 1_700_000_000_000,
         };
         Self::at(plate, fresh_epoch, start, config())

@@ -11,12 +11,15 @@ use crate::Entry;
 use crate::fault::{self, Fault};
 use prost::Message;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use waypost_proto::wire::{self, RefusalReason, VoidReason};
 use waypost_proto::{
     Cumulative, FRAME_BYTES_MAX, Generation, Incarnation, OpNumber, PersonId, ReceivedEntry, Seq, Stamp,
     StreamId,
 };
 
+/// Frames of the sessions before are still on their way for so long after a hello.
+const LATE_FRAMES: Duration = Duration::from_secs(10);
 /// A longer name of a person is cut.
 const NAME_CHARS_MAX: usize = 200;
 
@@ -50,9 +53,22 @@ impl Core {
                 self.take_in(session, &frame, Batch::default(), now);
             }
             _ if frame.hello_please || tag.is_none() => {}
-            _ => self.counters.frames_of_other_sessions += 1,
+            _ => {
+                self.counters.frames_of_other_sessions += 1;
+                self.notice_another_session(now);
+            }
         }
         if frame.hello_please {
+            self.handle_hello_please(now);
+        }
+    }
+
+    /// A frame of another session is an old one that was late, unless the session is not young any more: then the
+    /// server has taken an old hello for the latest, and without a new one would go on for ever beside the device.
+    fn notice_another_session(&mut self, now: Now) {
+        if let SessionState::InStep(session) = self.session.state
+            && session.hello.at.mono + LATE_FRAMES <= now.mono
+        {
             self.handle_hello_please(now);
         }
     }

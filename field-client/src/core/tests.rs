@@ -434,6 +434,24 @@ fn hello_please_answered_once_in_five_seconds() {
 }
 
 #[test]
+fn a_server_that_took_an_old_hello_for_the_latest_is_greeted_again() {
+    let mut device = Device::new();
+    device.in_step();
+    let old = device.down();
+    device.disconnect();
+    device.in_step();
+    device.take_frames();
+    device.receive(&old);
+    assert!(
+        device.take_frames().is_empty(),
+        "late frames of the session before are nothing to speak of"
+    );
+    device.pass(11 * SECOND);
+    device.receive(&old);
+    assert!(device.take_frames()[0].hello.is_some());
+}
+
+#[test]
 fn own_entry_is_filled_in_from_the_outbox() {
     let mut device = Device::new();
     device.in_step();

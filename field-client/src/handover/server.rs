@@ -1,7 +1,7 @@
 //! The holder's side: serves the socket for as long as it has the store.
 
 use super::message::{EntryReport, FixMessage, Request, Response, StatusReport, line};
-use super::{ALREADY_HEARD, Confirm, confirm, read_line, send};
+use super::{ALREADY_HEARD, Confirm, ShortPath, confirm, read_line, send};
 use crate::client::PostError;
 use crate::{Client, ClientError, Entries};
 use std::os::unix::fs::PermissionsExt;
@@ -39,7 +39,7 @@ impl Server {
         // Made under another name, so that nobody meets it before its mode is set.
         let fresh = path.with_extension("new");
         remove(&fresh)?;
-        let listener = UnixListener::bind(&fresh)?;
+        let listener = UnixListener::bind(ShortPath::of(&fresh)?.path())?;
         std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
         std::fs::rename(&fresh, path)?;
         let (stop, leaving) = watch::channel(Phase::Serving);

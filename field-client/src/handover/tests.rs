@@ -85,6 +85,16 @@ async fn the_stale_socket_of_a_killed_process_is_replaced() {
     drop(holder);
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_state_folder_deep_down_is_served_too() {
+    let folder = tempdir().unwrap();
+    let deep = folder.path().join("deep/".repeat(40));
+    let _holder = driver(&deep).await;
+    let other = driver(&deep).await;
+    assert!(other.client().await.is_none() && other.status().await.is_ok());
+}
+
 #[tokio::test]
 async fn when_the_holder_ends_another_takes_its_place() {
     let folder = tempdir().unwrap();

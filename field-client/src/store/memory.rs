@@ -1,47 +1,44 @@
-//! A store in memory that tells what is on disk from what is not: its disk has what was synced, and a power cut
-//! leaves nothing else.
+//! An engine in memory. Its disk outlives it: what was committed is there when it is opened again, as after a power
+//! cut, and nothing else is. Writes that a test holds back from it are what a power cut loses.
 
 use super::{Engine, Order, StoreError, Table, Transaction, Visit, Work};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 type Tables = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
-/// What survives a power cut; engines on the same disk see what was synced to it.
+/// What survives a power cut; all engines that are opened on it share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MemoryDisk(Arc<Mutex<Tables>>);
 
 /// An engine on a [`MemoryDisk`].
 #[derive(Debug)]
-pub(crate) struct MemoryEngine {
-    disk: MemoryDisk,
-    /// With what is not yet synced.
-    tables: Tables,
-}
+pub(crate) struct MemoryEngine(MemoryDisk);
 
 impl MemoryDisk {
-    /// Opens what the disk holds, as after a power cut.
+    /// Opens what the disk holds.
     pub(crate) fn open(&self) -> MemoryEngine {
-        let tables = self.0.lock().expect("no holder panics").clone();
-        MemoryEngine {
-            disk: self.clone(),
-            tables,
-        }
+        MemoryEngine(self.clone())
+    }
+}
+
+impl MemoryEngine {
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.0.0.lock().expect("no holder panics")
     }
 }
 
 impl Engine for MemoryEngine {
     fn transact(&mut self, work: Work<'_>) -> Result<(), StoreError> {
-        let mut tables = self.tables.clone();
+        let mut tables = self.tables().clone();
         work(&mut tables)?;
-        self.tables = tables;
-        *self.disk.0.lock().expect("no holder panics") = self.tables.clone();
+        *self.tables() = tables;
         Ok(())
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.tables.get(&(table, key.to_vec())).cloned())
+        Ok(self.tables().get(&(table, key.to_vec())).cloned())
     }
 
     fn scan(
@@ -52,8 +49,8 @@ impl Engine for MemoryEngine {
         order: Order,
         visit: Visit<'_>,
     ) -> Result<(), StoreError> {
-        let mut rows: Vec<_> = self
-            .tables
+        let tables = self.tables();
+        let mut rows: Vec<_> = tables
             .range((table, from.to_vec())..(table, to.to_vec()))
             .collect();
         if order == Order::Descending {

@@ -152,9 +152,8 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
             return;
         }
         let read = stream.read_buf(&mut connection.input);
-        match tokio::time::timeout(Duration::from_millis(20), read).await {
-            Ok(Ok(0) | Err(_)) => return,
-            Ok(Ok(_)) | Err(_) => {}
+        if let Ok(Ok(0) | Err(_)) = tokio::time::timeout(Duration::from_millis(20), read).await {
+            return;
         }
     }
 }

@@ -1,0 +1,191 @@
+//! A real server in a process of its own, and what tests ask of it.
+
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The binary under test.
+pub(crate) const WAYPOST: &str = env!("CARGO_BIN_EXE_waypost");
+
+/// A server on a data folder that goes with it.
+pub(crate) struct Server {
+    folder: TempDir,
+    process: Child,
+    pub(crate) http: String,
+    pub(crate) mqtt: String,
+    /// The first administrator.
+    pub(crate) email: String,
+    pub(crate) password: String,
+    fault: Option<String>,
+    client: reqwest::Client,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// With a deliberate fault, where there is one.
+    pub(crate) fn start_with(fault: Option<&str>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let fault = fault.map(str::to_owned);
+        let (process, ready) = launch(folder.path(), "127.0.0.1:0", "127.0.0.1:0", fault.as_deref());
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        Self {
+            http: text(&ready["ready"]["http"]),
+            mqtt: text(&ready["ready"]["mqtt"]),
+            email: text(&ready["sign_in"]["email"]),
+            password: text(&ready["sign_in"]["password"]),
+            folder,
+            process,
+            fault,
+            client: reqwest::Client::builder()
+                .timeout(Duration::from_secs(10))
+                .no_proxy()
+                .build()
+                .unwrap(),
+        }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// SIGKILL: nothing is flushed, nobody is told.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Again, on the same data and the same addresses.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        let (process, _) = launch(self.folder.path(), &self.http, &self.mqtt, self.fault.as_deref());
+        self.process = process;
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}/api/v1{path}", self.http)
+    }
+
+    /// The server's own token: an administrator without a name.
+    pub(crate) fn admin_token(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("data/admin.token"))
+            .unwrap()
+            .trim()
+            .to_owned()
+    }
+
+    /// A token of the first administrator.
+    pub(crate) async fn sign_in(&self) -> String {
+        let body = json!({ "email": self.email, "password": self.password });
+        let answer = self
+            .client
+            .post(self.url("/session"))
+            .json(&body)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.json::<Value>().await.unwrap()["token"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    pub(crate) async fn read(&self, token: &str, path: &str) -> Value {
+        let answer = self
+            .client
+            .get(self.url(path))
+            .bearer_auth(token)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200, "{path}: {}", answer.text().await.unwrap());
+        answer.json().await.unwrap()
+    }
+
+    pub(crate) async fn post(&self, token: &str, path: &str, body: &Value) -> Value {
+        let answer = self
+            .client
+            .post(self.url(path))
+            .bearer_auth(token)
+            .json(body)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 201, "{path}: {}", answer.text().await.unwrap());
+        answer.json().await.unwrap()
+    }
+
+    /// Adds a device by the command line; gives its id and its credentials file.
+    pub(crate) fn add_device(&self, name: &str) -> (String, PathBuf) {
+        let file = self.folder.path().join(format!("{name}.json"));
+        let data = self.folder.path().join("data");
+        run(&[
+            "device",
+            "add",
+            name,
+            "--out",
+            file.to_str().unwrap(),
+            "--data",
+            data.to_str().unwrap(),
+        ]);
+        let credentials: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        (credentials["device"].as_str().unwrap().to_owned(), file)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Starts `waypost serve` and waits for its ready line.
+fn launch(folder: &Path, http: &str, mqtt: &str, fault: Option<&str>) -> (Child, Value) {
+    let mut command = Command::new(WAYPOST);
+    command
+        .args(["serve", "--json", "--http", http, "--mqtt", mqtt, "--data"])
+        .arg(folder.join("data"));
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("server.log"))
+        .unwrap();
+    command
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log);
+    if let Some(fault) = fault {
+        command.env("WAYPOST_FAULT", fault);
+    }
+    let mut process = command.spawn().unwrap();
+    let mut line = String::new();
+    let stdout = process.stdout.take().unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
+    let ready = serde_json::from_str(&line).unwrap_or_else(|_| {
+        let log = std::fs::read_to_string(folder.join("server.log")).unwrap_or_default();
+        panic!("no ready line but {line:?}; the log says:\n{log}")
+    });
+    (process, ready)
+}
+
+/// Runs the binary; gives what it printed.
+///
+/// # Panics
+/// When it fails.
+pub(crate) fn run(arguments: &[&str]) -> String {
+    let output = Command::new(WAYPOST).args(arguments).output().unwrap();
+    let (said, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "waypost {arguments:?}: {said}{errors}");
+    said.into_owned()
+}
