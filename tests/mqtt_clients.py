@@ -10,8 +10,6 @@ import sys
 import threading
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 HOST, PORT, DEVICE, SECRET, OTHER = sys.argv[1:6]
 PORT = int(PORT)
@@ -48,8 +46,8 @@ class Client:
         return self.answers[what]
 
     def close(self):
-        self.client.loop_stop()
         self.client.disconnect()
+        self.client.loop_stop()
 
 
 def check(what, got, expected):

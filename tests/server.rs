@@ -70,14 +70,6 @@ impl Server {
         format!("http://{}/api/v1{path}", self.http)
     }
 
-    /// The server's own token: an administrator without a name.
-    pub(crate) fn admin_token(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("data/admin.token"))
-            .unwrap()
-            .trim()
-            .to_owned()
-    }
-
     /// A token of the first administrator.
     pub(crate) async fn sign_in(&self) -> String {
         let body = json!({ "email": self.email, "password": self.password });

@@ -1,5 +1,7 @@
 //! Whole-system tests, and the rules of the repository. One binary, so that everything is linked once.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod browser;
 mod durability;
 #[cfg(feature = "fault-injection")]

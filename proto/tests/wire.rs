@@ -1,4 +1,6 @@
 //! The wire against its promises: golden vectors that every language runs, and the bytes of the size table.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod sizes;
 mod vectors;

@@ -403,7 +403,7 @@ fn deliverable(
     let mut items: Vec<Item> = Vec::new();
     let skip = |items: &mut Vec<Item>, seq: u64, why: SkipReason| match items.last_mut() {
         Some(Item::Skip { last_seq, reason, .. }) if *last_seq + 1 == seq && *reason == why => {
-            *last_seq = seq
+            *last_seq = seq;
         }
         _ => items.push(Item::Skip {
             stream: fetch.stream,

@@ -183,7 +183,7 @@ impl Core {
         if repeated {
             // The broker delivered it twice; the welcome of the first may have been lost with it.
             self.in_session(device, tag, |session| {
-                session.welcome_due |= session.phase != Phase::Forked
+                session.welcome_due |= session.phase != Phase::Forked;
             });
             return Some(());
         }
