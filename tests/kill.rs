@@ -1,6 +1,7 @@
 //! The promise of the whole: with servers and clients killed at random moments, every message that was reported as
 //! stored is in the history once, in its author's order, and shown once to its reader.
 
+use crate::proxy::Proxy;
 use crate::server::Server;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,9 +94,13 @@ async fn fault_applying_repeated_operations_again_is_noticed() {
 async fn exchange(plan: Plan) -> (Counts, Vec<String>) {
     let mut server = Server::start_with(plan.fault);
     let token = server.sign_in().await;
+    let proxy = Proxy::start(server.mqtt.clone()).await;
     let mut devices = Vec::new();
     for number in 0..plan.clients {
         let (id, credentials) = server.add_device(&format!("truck-{number:02}"));
+        let mut file: Value = serde_json::from_slice(&std::fs::read(&credentials).unwrap()).unwrap();
+        file["mqtt"] = json!([format!("mqtt://{}", proxy.address)]);
+        std::fs::write(&credentials, file.to_string()).unwrap();
         let stream = server.read(&token, &format!("/devices/{id}")).await["stream"]
             .as_str()
             .unwrap()
@@ -132,6 +137,11 @@ async fn exchange(plan: Plan) -> (Counts, Vec<String>) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         tokio::time::sleep(Duration::from_millis(random.below(80))).await;
+        // Every other time the server dies with acknowledgements that it has given and nobody has heard.
+        proxy.hold(kill.is_multiple_of(2));
+        tokio::time::sleep(Duration::from_millis(random.below(80))).await;
+        tokio::task::block_in_place(|| server.kill());
+        proxy.hold(false);
         tokio::task::block_in_place(|| server.restart());
         counts.server_kills += 1;
     }

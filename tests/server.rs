@@ -59,9 +59,8 @@ impl Server {
         self.process.wait().unwrap();
     }
 
-    /// Again, on the same data and the same addresses.
+    /// After a kill: again, on the same data and the same addresses.
     pub(crate) fn restart(&mut self) {
-        self.kill();
         let (process, _) = launch(self.folder.path(), &self.http, &self.mqtt, self.fault.as_deref());
         self.process = process;
     }

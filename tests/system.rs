@@ -8,6 +8,7 @@ mod durability;
 mod fault;
 mod kill;
 mod mqtt_clients;
+mod proxy;
 mod round_trip;
 mod server;
 mod tidy;

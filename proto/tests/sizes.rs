@@ -239,7 +239,8 @@ fn sizes_of_frames_stay_within_the_table() {
     let any_fix = |random: &mut Random, hello_ms: i64| Fix {
         at_ms: hello_ms + i64::try_from(random.between(0, SESSION_S * 1_000)).unwrap(),
         lat_e7: i32::try_from(random.between(0, 1_800_000_000)).unwrap() - 900_000_000,
-        lon_e7: i32::try_from(random.between(0, 3_600_000_000) as i64 - 1_800_000_000).unwrap(),
+        lon_e7: i32::try_from(i64::try_from(random.between(0, 3_600_000_000)).unwrap() - 1_800_000_000)
+            .unwrap(),
         motion: Motion {
             speed_cmps: Some(random.u32(0, 40_940)),
             course_ddeg: Some(random.u32(0, 3_599)),

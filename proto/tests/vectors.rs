@@ -125,7 +125,7 @@ fn up_frames() -> Vec<(&'static str, wire::UpFrame)> {
             wire::UpFrame {
                 first_op: 1_234,
                 ops: vec![
-                    text.clone(),
+                    text,
                     wire::Operation {
                         gap: 3,
                         age_s: 61,

@@ -49,7 +49,7 @@ fn entry(stream: u32, number: u64, author: Author) -> Entry {
             server_ms: 1_000,
             offset_ms: Some(7),
         },
-        urgent: number % 2 == 0,
+        urgent: number.is_multiple_of(2),
         expires_ms: (number == 3).then_some(9_999),
         reply_to: Seq::new(number - 1),
         body: EntryBody::Text(format!("entry {number} é")),
@@ -155,7 +155,7 @@ fn a_restart_keeps_everything_and_counts_as_a_generation() {
                         cursor: cursor.clone(),
                     },
                     Change::PutLatest(device.id, position),
-                    Change::AppendEvent(event.clone()),
+                    Change::AppendEvent(event),
                 ])
                 .unwrap();
             store.commit(&[Change::DeleteSignIn([1; 32])]).unwrap();
