@@ -63,17 +63,23 @@ test-doc: ## the examples in the documentation
 # Shows that the tests which guard a promise notice when it is broken. The same target folder: only the crates that have
 # the feature, and what stands on them, are compiled a second time.
 FAULT := --package waypost --features fault-injection --test system
+# The client that the whole-system tests start and kill; choosing a test by name does not build it.
+CHATTER := cargo build $(CARGO_FLAGS) --package waypost --example chatter
 ifeq ($(HAVE_NEXTEST),yes)
 test-fault: web ## tests that break a promise on purpose and must notice
+	$(CHATTER) --features fault-injection
 	cargo nextest run $(CARGO_FLAGS) --profile $(NEXTEST_PROFILE) $(FAULT) -E 'test(/(^|::)fault/)'
 
 test-rust: web ## the Rust tests, the whole-system ones included
+	$(CHATTER)
 	cargo nextest run $(CARGO_FLAGS) --profile $(NEXTEST_PROFILE) --workspace
 else
 test-fault: web
+	$(CHATTER) --features fault-injection
 	cargo test $(CARGO_FLAGS) $(FAULT) -- fault
 
 test-rust: web
+	$(CHATTER)
 	cargo test $(CARGO_FLAGS) --workspace --all-targets
 endif
 
