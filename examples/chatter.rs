@@ -80,7 +80,7 @@ async fn history(client: &Client) -> anyhow::Result<Value> {
 fn describe(entry: &Entry) -> Value {
     let text = match &entry.body {
         EntryBody::Text(text) => text.as_str(),
-        EntryBody::Unsupported => "",
+        EntryBody::Reply { .. } | EntryBody::Membership { .. } | EntryBody::Unsupported => "",
     };
     json!({ "seq": entry.seq.number(), "text": text })
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc as channel;
 use waypost_bridge::device::NewDevice;
 use waypost_bridge::entry::{Entry, EntryBody, NewEntry, Page, Receipt};
 use waypost_bridge::event::Event;
-use waypost_bridge::link::{BrokerLink, LinkEvent};
+use waypost_bridge::link::{BrokerLink, LinkEvent, Retain, Subscriptions};
 use waypost_bridge::person::{NewPerson, Role};
 use waypost_bridge::position::Position;
 use waypost_bridge::store::{Change, MemoryStore, Posted, State, Store, StoreError};
@@ -80,9 +80,15 @@ struct Wire {
 }
 
 impl BrokerLink for Wire {
-    fn publish(&mut self, _topic: String, payload: Bytes) {
+    fn publish(&mut self, _topic: String, payload: Bytes, _: Retain) {
         let _ = self.down.send(wire::DownFrame::decode(payload).unwrap());
     }
+
+    fn subscriptions(&self) -> Subscriptions {
+        Subscriptions::CanBeEnded
+    }
+
+    fn end_subscription(&mut self, _: DeviceId, _: &str) {}
 
     fn disconnect(&mut self, _device: DeviceId) {}
 

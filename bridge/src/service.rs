@@ -5,7 +5,7 @@ use crate::core::{Core, CoreOptions, Now, Output, Ticket, WRITES_MAX};
 use crate::device::{DeviceId, DevicePatch, DeviceView, NewDevice};
 use crate::entry::{Author, Entry, NewEntry, Once, Page, Receipt};
 use crate::event::{Event, EventCursor, LiveEvent};
-use crate::link::{BrokerLink, LinkEvent};
+use crate::link::{BrokerLink, LinkEvent, Retain};
 use crate::person::{NewPerson, Person, PersonId, SignIn};
 use crate::position::Position;
 use crate::store::{Store, StoreError};
@@ -464,6 +464,8 @@ impl<L: BrokerLink> Rim<L> {
                     }
                 }
                 Wake::Link(LinkEvent::Message { topic, payload }) => self.handle_message(&topic, &payload),
+                // Nothing is retained yet that would have to be published again.
+                Wake::Link(LinkEvent::Opened) => {}
                 Wake::Link(LinkEvent::Disconnected { client_id }) => {
                     if let Ok(device) = client_id.parse() {
                         self.core.handle_disconnected(device, now());
@@ -537,7 +539,7 @@ impl<L: BrokerLink> Rim<L> {
             }
             Output::Publish(device, frame) => {
                 let topic = self.prefix.name(&Topic::Down(device));
-                self.link.publish(topic, frame);
+                self.link.publish(topic, frame, Retain::No);
             }
             // Nobody may be watching.
             Output::Live(event) => drop(self.live.send(event)),

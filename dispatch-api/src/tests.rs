@@ -22,7 +22,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 use waypost_bridge::device::DeviceId;
-use waypost_bridge::link::{BrokerLink, LinkEvent};
+use waypost_bridge::link::{BrokerLink, LinkEvent, Retain, Subscriptions};
 use waypost_bridge::person::{NewPerson, Person, Role, SignIn};
 use waypost_bridge::store::MemoryStore;
 use waypost_bridge::{Bridge, BridgeOptions};
@@ -264,7 +264,13 @@ fn now_ms() -> i64 {
 struct Link(mpsc::UnboundedReceiver<LinkEvent>);
 
 impl BrokerLink for Link {
-    fn publish(&mut self, _: String, _: Bytes) {}
+    fn publish(&mut self, _: String, _: Bytes, _: Retain) {}
+
+    fn subscriptions(&self) -> Subscriptions {
+        Subscriptions::CanBeEnded
+    }
+
+    fn end_subscription(&mut self, _: DeviceId, _: &str) {}
 
     fn disconnect(&mut self, _: DeviceId) {}
 

@@ -149,6 +149,7 @@ impl fmt::Display for Refused {
             RefusalReason::BadNumber => "its number is too far ahead",
             RefusalReason::UnknownEntry => "it answers an entry that does not exist",
             RefusalReason::NoSpace => "the server has no space left",
+            RefusalReason::BadTemplate => "there is no such quick reply, or its blanks are filled in wrongly",
         })
     }
 }

@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_secs(20);
 fn text_of(body: &EntryBody) -> &str {
     match body {
         EntryBody::Text(text) => text,
-        EntryBody::Unsupported => "(not supported)",
+        EntryBody::Reply { .. } | EntryBody::Membership { .. } | EntryBody::Unsupported => "(not supported)",
     }
 }
 

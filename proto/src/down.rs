@@ -1,6 +1,6 @@
 //! What a device is told: the entries of a frame with everything relative made absolute.
 
-use crate::{DeviceId, OpNumber, PersonId, Seq, StreamId, wire};
+use crate::{DeviceId, OpNumber, PersonId, QuickReply, Seq, StreamId, wire};
 
 /// Who wrote an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,8 +18,31 @@ pub enum Author {
 pub enum EntryBody {
     /// A message.
     Text(String),
+    /// A template with its slots filled in.
+    Reply {
+        /// Which and with what.
+        reply: QuickReply,
+        /// What it says, where the sender could not count on this device's catalogue.
+        text: Option<String>,
+    },
+    /// Somebody has joined or left the group.
+    Membership {
+        /// Who.
+        device: DeviceId,
+        /// Which of the two.
+        change: MembershipChange,
+    },
     /// Something that a later version knows; shown as "not supported by this version", never dropped.
     Unsupported,
+}
+
+/// What became of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MembershipChange {
+    /// Its interval begins here.
+    Joined,
+    /// Its interval has ended just before.
+    Left,
 }
 
 /// An entry as a device receives it.
@@ -42,13 +65,41 @@ pub enum ReceivedEntry {
         author_op: Option<OpNumber>,
         /// Goes before ordinary ones.
         urgent: bool,
-        /// The entry of the same stream that it answers.
+        /// The entry that it answers.
         reply_to: Option<Seq>,
+        /// The broadcast to which that entry belongs; `None` for one of the same stream.
+        reply_stream: Option<StreamId>,
         /// UTC milliseconds after which it must not be shown as current.
         expires_ms: Option<i64>,
         /// What it says.
         body: EntryBody,
     },
+}
+
+impl EntryBody {
+    /// `None` for what contradicts itself.
+    fn from_wire(body: &wire::entry::Body) -> Option<Self> {
+        Some(match body {
+            wire::entry::Body::Text(text) => Self::Text(text.clone()),
+            wire::entry::Body::Reply(reply) => Self::Reply {
+                reply: QuickReply::from_parts(
+                    reply.template,
+                    reply.version,
+                    &reply.slot_numbers,
+                    &reply.slot_texts,
+                )?,
+                text: (!reply.text.is_empty()).then(|| reply.text.clone()),
+            },
+            wire::entry::Body::Membership(change) => Self::Membership {
+                device: DeviceId::new(change.device)?,
+                change: if change.left {
+                    MembershipChange::Left
+                } else {
+                    MembershipChange::Joined
+                },
+            },
+        })
+    }
 }
 
 impl ReceivedEntry {
@@ -82,11 +133,13 @@ impl ReceivedEntry {
             author_op: OpNumber::new(entry.author_op),
             urgent: entry.urgent,
             reply_to: Seq::new(entry.reply_to),
+            reply_stream: StreamId::new(entry.reply_stream),
             expires_ms: (expires_in_ms > 0).then(|| server_ms.saturating_add(expires_in_ms)),
-            body: match &entry.body {
-                Some(wire::entry::Body::Text(text)) => EntryBody::Text(text.clone()),
-                None => EntryBody::Unsupported,
-            },
+            body: entry
+                .body
+                .as_ref()
+                .and_then(EntryBody::from_wire)
+                .unwrap_or(EntryBody::Unsupported),
         }
     }
 }
@@ -121,6 +174,7 @@ mod tests {
                     ..Default::default()
                 },
             ],
+            ..Default::default()
         };
         let got: Vec<_> = ReceivedEntry::of_run(&run, 1_000_000).collect();
         assert_eq!(
@@ -161,12 +215,14 @@ mod tests {
             stream: 0,
             first_seq: 1,
             entries: entries.clone(),
+            ..Default::default()
         };
         assert_eq!(ReceivedEntry::of_run(&run, 0).count(), 0);
         let run = wire::EntryRun {
             stream: 1,
             first_seq: u64::MAX,
             entries,
+            ..Default::default()
         };
         assert_eq!(ReceivedEntry::of_run(&run, i64::MAX).count(), 1);
     }

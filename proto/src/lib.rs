@@ -1,7 +1,7 @@
 //! The wire of Waypost: what devices and servers say to each other, byte by byte.
 //!
-//! One PUBLISH holds one frame: [`wire::UpFrame`] on `u/<device>`, [`wire::DownFrame`] on `d/<device>`. The
-//! generated types in [`wire`] are what stands on the wire; the types beside them are what it means. Bytes are
+//! One PUBLISH holds one frame: [`wire::UpFrame`] on `u/<device>`, [`wire::DownFrame`] on `d/<device>`,
+//! [`wire::GroupFrame`] on `g/<group>`, [`wire::Catalogue`] on `t/<locale>`. The generated types in [`wire`] are what stands on the wire; the types beside them are what it means. Bytes are
 //! parsed once, at the edge, by a fallible constructor; inner code takes the parsed type and never checks again.
 //!
 //! The one rule: a frame that any released device has ever sent keeps its meaning. The golden vectors in
@@ -14,6 +14,7 @@ mod down;
 mod fix;
 mod ids;
 mod session;
+mod template;
 mod topic;
 mod up;
 /// The generated messages, as `proto/waypost/v1/frame.proto` describes them.
@@ -27,13 +28,17 @@ pub mod wire {
 }
 
 pub use cumulative::{Cumulative, MalformedRanges};
-pub use down::{Author, EntryBody, ReceivedEntry};
+pub use down::{Author, EntryBody, MembershipChange, ReceivedEntry};
 pub use fix::{BadFix, Fix, Motion, TRACK_FIXES_MAX, TrackKind, track_from_wire, track_to_wire};
 pub use ids::{
     DeviceId, Epoch, Generation, GroupId, Incarnation, InvalidId, OpNumber, PersonId, Seq, SessionTag,
     StreamId,
 };
-pub use session::{Stamp, positions_digest};
+pub use session::{Stamp, groups_digest, positions_digest};
+pub use template::{
+    BadSlots, Piece, QuickReply, SLOT_NUMBER_MAX, SLOT_TEXT_BYTES_MAX, SLOTS_MAX, Slot, SlotKind, Template,
+    is_slot_name, pieces,
+};
 pub use topic::{InvalidTopic, Topic, TopicPrefix};
 pub use up::{
     Body, ContentDigest, NumberedOperation, Operation, TEXT_BYTES_MAX, UpFrameError, number_operations,

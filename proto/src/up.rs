@@ -2,7 +2,7 @@
 
 use crate::fix::{track_from_wire, track_to_wire};
 use crate::wire::{self, RefusalReason};
-use crate::{BadFix, FRAME_BYTES_MAX, Fix, OpNumber, Seq, StreamId, TrackKind};
+use crate::{BadFix, FRAME_BYTES_MAX, Fix, OpNumber, QuickReply, Seq, StreamId, TrackKind};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
@@ -52,6 +52,8 @@ impl wire::UpFrame {
 pub enum Body {
     /// A message, 1 to [`TEXT_BYTES_MAX`] bytes.
     Text(String),
+    /// A template with its slots filled in; whether they fit is known to whoever has the template.
+    Reply(QuickReply),
     /// Positions for the history.
     Track {
         /// Oldest first, 1 to [`crate::TRACK_FIXES_MAX`].
@@ -68,8 +70,10 @@ pub struct Operation {
     pub stream: Option<StreamId>,
     /// Goes before ordinary ones.
     pub urgent: bool,
-    /// The entry of the same stream that it answers.
+    /// The entry that it answers.
     pub reply_to: Option<Seq>,
+    /// The broadcast to which that entry belongs; `None` for one of the same stream.
+    pub reply_stream: Option<StreamId>,
     /// Seconds after which nobody needs it; `None` for never.
     pub expires_in_s: Option<u32>,
     /// What it does.
@@ -83,8 +87,17 @@ impl Operation {
             stream: Some(stream),
             urgent: false,
             reply_to: None,
+            reply_stream: None,
             expires_in_s: None,
             body: Body::Text(text.into()),
+        }
+    }
+
+    /// A quick reply for `stream`.
+    pub fn reply(stream: StreamId, reply: QuickReply) -> Self {
+        Self {
+            body: Body::Reply(reply),
+            ..Self::text(stream, "")
         }
     }
 
@@ -94,6 +107,7 @@ impl Operation {
             stream: None,
             urgent: false,
             reply_to: None,
+            reply_stream: None,
             expires_in_s: None,
             body: Body::Track { fixes, kind },
         }
@@ -101,17 +115,25 @@ impl Operation {
 
     /// The operation for a frame; number and time are the frame's to give.
     pub fn to_wire(&self) -> wire::Operation {
-        wire::Operation {
+        let mut operation = wire::Operation {
             stream: self.stream.map_or(0, StreamId::number),
             urgent: self.urgent,
             reply_to: self.reply_to.map_or(0, Seq::number),
+            reply_stream: self.reply_stream.map_or(0, StreamId::number),
             expires_in_s: self.expires_in_s.unwrap_or(0),
-            body: Some(match &self.body {
-                Body::Text(text) => wire::operation::Body::Text(text.clone()),
-                Body::Track { fixes, kind } => wire::operation::Body::Track(track_to_wire(fixes, *kind)),
-            }),
             ..wire::Operation::default()
-        }
+        };
+        operation.body = Some(match &self.body {
+            Body::Text(text) => wire::operation::Body::Text(text.clone()),
+            Body::Reply(reply) => {
+                operation.template_version = reply.version;
+                operation.slot_numbers.clone_from(&reply.numbers);
+                operation.slot_texts.clone_from(&reply.texts);
+                wire::operation::Body::Template(reply.template)
+            }
+            Body::Track { fixes, kind } => wire::operation::Body::Track(track_to_wire(fixes, *kind)),
+        });
+        operation
     }
 
     /// # Errors
@@ -138,12 +160,23 @@ impl Operation {
                 })?;
                 Body::Track { fixes, kind }
             }
-            Some(wire::operation::Body::Template(_)) | None => return Err(RefusalReason::Unsupported),
+            Some(wire::operation::Body::Template(template)) => {
+                stream.ok_or(RefusalReason::UnknownStream)?;
+                let reply = QuickReply::from_parts(
+                    *template,
+                    operation.template_version,
+                    &operation.slot_numbers,
+                    &operation.slot_texts,
+                );
+                Body::Reply(reply.ok_or(RefusalReason::BadTemplate)?)
+            }
+            None => return Err(RefusalReason::Unsupported),
         };
         Ok(Self {
             stream,
             urgent: operation.urgent,
             reply_to: Seq::new(operation.reply_to),
+            reply_stream: StreamId::new(operation.reply_stream),
             expires_in_s: (operation.expires_in_s > 0).then_some(operation.expires_in_s),
             body,
         })

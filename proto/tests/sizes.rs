@@ -1,5 +1,5 @@
 //! The size table: whole MQTT 5 PUBLISH packets as they leave, topic alias established, session tag included, as the
-//! maximum over a thousand random values with op ≥ 1,234, stream ≥ 4,711 and seq ≥ 3,000.
+//! maximum over a thousand random values with op ≥ 1,234, stream ≥ 4,711, template ≥ 120 in version 14, and seq ≥ 3,000.
 //!
 //! "Riding" is what an item adds to a frame that was due anyway. Print the table with
 //! `cargo test -p waypost-proto --test wire sizes -- --nocapture`.
@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use prost::Message;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Publish, PublishProperties};
-use waypost_proto::{Cumulative, Fix, Motion, Operation, SessionTag, Stamp, StreamId, wire};
+use waypost_proto::{Cumulative, Fix, Motion, Operation, QuickReply, SessionTag, Stamp, StreamId, wire};
 
 const ROUNDS: usize = 1_000;
 /// Sessions of up to a day.
@@ -172,6 +172,35 @@ fn sizes_of_frames_stay_within_the_table() {
     )
     .check();
     measure(
+        ("quick reply with one slot", 32, 17),
+        QoS::AtLeastOnce,
+        |random| wire::UpFrame {
+            first_op: random.op(),
+            ..stamped_up(random)
+        },
+        due_up,
+        |random, frame| {
+            let age_s = if frame.ops.is_empty() {
+                0
+            } else {
+                random.u32(0, 16_383)
+            };
+            let reply = QuickReply {
+                template: random.u32(120, 16_383),
+                version: 14,
+                // Minutes, at most an hour.
+                numbers: vec![i64::from(random.u32(0, 60))],
+                texts: Vec::new(),
+            };
+            let reply = Operation::reply(random.stream(), reply);
+            frame.ops.push(wire::Operation {
+                age_s,
+                ..reply.to_wire()
+            });
+        },
+    )
+    .check();
+    measure(
         ("delivered and read cursor of one stream, with its time", 26, 14),
         QoS::AtLeastOnce,
         stamped_up,
@@ -216,6 +245,7 @@ fn sizes_of_frames_stay_within_the_table() {
                     stream: random.stream().number(),
                     first_seq: random.seq(),
                     entries,
+                    ..Default::default()
                 };
                 let stamp = Stamp::of(random.tag()).to_wire();
                 wire::DownFrame {

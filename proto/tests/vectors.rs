@@ -6,8 +6,9 @@
 use prost::Message;
 use serde_json::{Value, json};
 use waypost_proto::{
-    Author, Body, Cumulative, EntryBody, Fix, Motion, Operation, ReceivedEntry, SessionTag, Stamp, StreamId,
-    TrackKind, number_operations, positions_digest, wire,
+    Author, Body, Cumulative, EntryBody, Fix, MembershipChange, Motion, Operation, QuickReply, ReceivedEntry,
+    SessionTag, Slot, SlotKind, Stamp, StreamId, Template, TrackKind, groups_digest, number_operations,
+    positions_digest, wire,
 };
 
 const HELLO_MS: i64 = 1_764_000_000_123;
@@ -45,6 +46,50 @@ fn held() -> Cumulative {
     held.insert_range(3_003, 3_004);
     held.insert_range(3_010, 3_010);
     held
+}
+
+fn quick_reply() -> QuickReply {
+    QuickReply {
+        template: 120,
+        version: 14,
+        numbers: vec![15, 865],
+        texts: vec!["jam é".to_owned()],
+    }
+}
+
+fn groups() -> wire::Groups {
+    let group = |group, stream, title: &str| wire::Group {
+        group,
+        stream,
+        title: title.to_owned(),
+    };
+    wire::Groups {
+        groups: vec![group(4, 4_712, "North"), group(264, 4_800, "Kühlzüge")],
+    }
+}
+
+fn catalogue() -> wire::Catalogue {
+    let slot = |name: &str, kind| Slot {
+        name: name.to_owned(),
+        kind,
+    };
+    let template = Template {
+        number: 120,
+        key: "running_late".to_owned(),
+        text: "Late {minutes} min: {why}. There at {eta}".to_owned(),
+        slots: vec![
+            slot("minutes", SlotKind::Number),
+            slot("why", SlotKind::Text),
+            slot("eta", SlotKind::Time),
+        ],
+    };
+    wire::Catalogue {
+        from_version: 14,
+        version: 15,
+        templates: vec![template.to_wire()],
+        removed: vec![7, 130],
+        ..Default::default()
+    }
 }
 
 fn up_frames() -> Vec<(&'static str, wire::UpFrame)> {
@@ -90,6 +135,7 @@ fn up_frames() -> Vec<(&'static str, wire::UpFrame)> {
         locale: "pt-BR".to_owned(),
         app: "waypost-driver 0.1.0".to_owned(),
         catalogue: 0,
+        groups_digest: 0,
     };
     let frame = |seconds| wire::UpFrame {
         stamp: stamp(93, seconds),
@@ -106,10 +152,63 @@ fn up_frames() -> Vec<(&'static str, wire::UpFrame)> {
         (
             "hello with a first message",
             wire::UpFrame {
-                hello: Some(hello),
+                hello: Some(hello.clone()),
                 first_op: 1,
                 ops: vec![text.clone()],
                 ..frame(0)
+            },
+        ),
+        (
+            "hello of a member of groups with a catalogue",
+            wire::UpFrame {
+                hello: Some(wire::Hello {
+                    catalogue: 14,
+                    groups_digest: groups_digest(&groups().groups),
+                    ..hello
+                }),
+                ..frame(0)
+            },
+        ),
+        (
+            "a quick reply",
+            wire::UpFrame {
+                first_op: 1_234,
+                ops: vec![Operation::reply(stream(4_711), quick_reply()).to_wire()],
+                ..frame(86_400)
+            },
+        ),
+        (
+            "a quick reply that answers a broadcast",
+            wire::UpFrame {
+                first_op: 1_235,
+                ops: vec![wire::Operation {
+                    reply_to: 1,
+                    reply_stream: 4_900,
+                    ..Operation::reply(stream(4_711), quick_reply()).to_wire()
+                }],
+                ..frame(86_400)
+            },
+        ),
+        (
+            "a quick reply without a template",
+            wire::UpFrame {
+                first_op: 6,
+                ops: vec![wire::Operation {
+                    stream: 4_711,
+                    body: Some(wire::operation::Body::Template(0)),
+                    ..Default::default()
+                }],
+                ..frame(2)
+            },
+        ),
+        (
+            "what is known of groups and catalogue",
+            wire::UpFrame {
+                known: Some(wire::Known {
+                    groups_digest: groups_digest(&groups().groups),
+                    catalogue: 15,
+                }),
+                ..frame(7)
             },
         ),
         (
@@ -192,6 +291,64 @@ fn up_frames() -> Vec<(&'static str, wire::UpFrame)> {
     ]
 }
 
+fn group_run() -> wire::EntryRun {
+    let reply = |text: &str| {
+        let QuickReply {
+            template,
+            version,
+            numbers,
+            texts,
+        } = quick_reply();
+        wire::entry::Body::Reply(wire::QuickReply {
+            template,
+            version,
+            slot_numbers: numbers,
+            slot_texts: texts,
+            text: text.to_owned(),
+        })
+    };
+    let membership = |left| wire::entry::Body::Membership(wire::MembershipChange { device: 264, left });
+    let entry = |body| wire::Entry {
+        server_ms: 20,
+        body: Some(body),
+        ..Default::default()
+    };
+    wire::EntryRun {
+        stream: 4_712,
+        first_seq: 9,
+        entries: vec![
+            entry(membership(false)),
+            wire::Entry {
+                author_device: 264,
+                author_op: 78,
+                ..entry(reply(""))
+            },
+            wire::Entry {
+                author_person: 3,
+                reply_to: 1,
+                reply_stream: 4_900,
+                ..entry(reply("Late 15 min"))
+            },
+            entry(membership(true)),
+        ],
+        ..Default::default()
+    }
+}
+
+fn group_frame() -> wire::GroupFrame {
+    wire::GroupFrame {
+        generation: 14,
+        server_ms: WELCOME_MS.cast_unsigned(),
+        store: 0x7654_3210,
+        entries: vec![group_run()],
+        names: vec![wire::AuthorName {
+            device: 264,
+            name: "truck-17".to_owned(),
+            ..Default::default()
+        }],
+    }
+}
+
 fn down_frames() -> Vec<(&'static str, wire::DownFrame)> {
     let frame = || wire::DownFrame {
         stamp: stamp(93, 0),
@@ -230,7 +387,20 @@ fn down_frames() -> Vec<(&'static str, wire::DownFrame)> {
         stream: 4_711,
         first_seq: 3_001,
         entries: vec![by_person, by_device, own],
+        ..Default::default()
     };
+    let names = vec![
+        wire::AuthorName {
+            person: 3,
+            name: "Anna".to_owned(),
+            ..Default::default()
+        },
+        wire::AuthorName {
+            device: 264,
+            name: "truck-17".to_owned(),
+            ..Default::default()
+        },
+    ];
     vec![
         (
             "welcome",
@@ -249,12 +419,70 @@ fn down_frames() -> Vec<(&'static str, wire::DownFrame)> {
         ),
         ("acknowledgement with a range", accepted_frame),
         (
+            "a quick reply, its answer to a broadcast, and who joined and left",
+            wire::DownFrame {
+                entries: vec![group_run()],
+                names,
+                ..frame()
+            },
+        ),
+        (
+            "a broadcast",
+            wire::DownFrame {
+                entries: vec![wire::EntryRun {
+                    stream: 4_900,
+                    first_seq: 1,
+                    kind: wire::StreamKind::Broadcast.into(),
+                    entries: vec![wire::Entry {
+                        author_person: 3,
+                        body: text("Snow on the pass"),
+                        ..Default::default()
+                    }],
+                }],
+                ..frame()
+            },
+        ),
+        (
+            "groups",
+            wire::DownFrame {
+                groups: Some(groups()),
+                ..frame()
+            },
+        ),
+        (
+            "no groups any more",
+            wire::DownFrame {
+                groups: Some(wire::Groups::default()),
+                ..frame()
+            },
+        ),
+        (
+            "a change of the catalogue",
+            wire::DownFrame {
+                catalogue: Some(catalogue()),
+                ..frame()
+            },
+        ),
+        (
+            "a change of the catalogue that has to be fetched",
+            wire::DownFrame {
+                catalogue: Some(wire::Catalogue {
+                    version: 90,
+                    fetch: true,
+                    locale: "pt".to_owned(),
+                    ..Default::default()
+                }),
+                ..frame()
+            },
+        ),
+        (
             "entries",
             wire::DownFrame {
                 entries: vec![run],
-                names: vec![wire::PersonName {
+                names: vec![wire::AuthorName {
                     person: 3,
                     name: "Anna".to_owned(),
+                    ..Default::default()
                 }],
                 ..frame()
             },
@@ -337,25 +565,31 @@ fn meaning_of_up(frame: &wire::UpFrame) -> Value {
                     stream,
                     urgent,
                     reply_to,
+                    reply_stream,
                     expires_in_s,
                     body,
-                }) => json!({
-                    "stream": stream.map(StreamId::number), "urgent": urgent,
-                    "reply_to": reply_to.map(waypost_proto::Seq::number), "expires_in_s": expires_in_s,
-                    "body": match body {
-                        Body::Text(text) => json!({ "text": text }),
-                        Body::Track { fixes, kind } => json!({
-                            "track": fixes.iter().map(meaning_of_fix).collect::<Vec<_>>(),
-                            "recording": *kind == TrackKind::Recording,
-                        }),
-                    },
-                }),
+                }) => with(
+                    "reply_stream",
+                    reply_stream.map(StreamId::number),
+                    json!({
+                        "stream": stream.map(StreamId::number), "urgent": urgent,
+                        "reply_to": reply_to.map(waypost_proto::Seq::number), "expires_in_s": expires_in_s,
+                        "body": match body {
+                            Body::Text(text) => json!({ "text": text }),
+                            Body::Reply(reply) => json!({ "reply": meaning_of_reply(reply) }),
+                            Body::Track { fixes, kind } => json!({
+                                "track": fixes.iter().map(meaning_of_fix).collect::<Vec<_>>(),
+                                "recording": *kind == TrackKind::Recording,
+                            }),
+                        },
+                    }),
+                ),
                 Err(reason) => json!({ "refused": reason.as_str_name() }),
             };
             json!({ "op": numbered.op.number(), "age_s": numbered.age_s, "content": content })
         })
         .collect();
-    json!({
+    let means = json!({
         "stamp": meaning_of_stamp(frame.stamp),
         "operations": operations,
         "cursors": frame.cursors.iter().map(meaning_of_cursor).collect::<Vec<_>>(),
@@ -366,12 +600,86 @@ fn meaning_of_up(frame: &wire::UpFrame) -> Value {
             "positions_digest": format!("{:016x}", hello.positions_digest),
             "incarnation": format!("{:016x}", hello.incarnation),
             "locale": hello.locale, "app": hello.app, "catalogue": hello.catalogue,
-        })),
+        })).map(|means| with("groups_digest", groups_of(frame), means)),
         "positions": frame.positions.as_ref()
             .map(|positions| positions.cursors.iter().map(meaning_of_cursor).collect::<Vec<_>>()),
         "voids": frame.voids.iter().map(|void| json!({
             "first_op": void.first_op, "count": void.count, "reason": void.reason().as_str_name(),
         })).collect::<Vec<_>>(),
+    });
+    let known = frame.known.map(|known| {
+        json!({ "groups_digest": format!("{:08x}", known.groups_digest), "catalogue": known.catalogue })
+    });
+    with("known", known, means)
+}
+
+/// Fields that came later stand in a meaning only where they are set: vectors from before do not change.
+fn with(key: &str, value: Option<impl Into<Value>>, mut means: Value) -> Value {
+    if let Some(value) = value {
+        means[key] = value.into();
+    }
+    means
+}
+
+fn groups_of(frame: &wire::UpFrame) -> Option<String> {
+    let digest = frame.hello.as_ref()?.groups_digest;
+    (digest != 0).then(|| format!("{digest:08x}"))
+}
+
+fn meaning_of_reply(reply: &QuickReply) -> Value {
+    json!({
+        "template": reply.template, "version": reply.version, "numbers": reply.numbers, "texts": reply.texts,
+    })
+}
+
+fn meaning_of_groups(groups: &wire::Groups) -> Value {
+    let each = groups
+        .groups
+        .iter()
+        .map(|group| json!({ "group": group.group, "stream": group.stream, "title": group.title }));
+    json!({
+        "groups": each.collect::<Vec<_>>(),
+        "digest": format!("{:08x}", groups_digest(&groups.groups)),
+    })
+}
+
+fn meaning_of_catalogue(catalogue: &wire::Catalogue) -> Value {
+    let template = |template: &wire::Template| {
+        let template = Template::from_wire(template).unwrap();
+        let slots = template
+            .slots
+            .iter()
+            .map(|slot| json!({ "name": slot.name, "kind": slot.kind.as_str_name() }));
+        json!({
+            "number": template.number, "key": template.key, "text": template.text,
+            "slots": slots.collect::<Vec<_>>(),
+        })
+    };
+    json!({
+        "from_version": catalogue.from_version, "version": catalogue.version,
+        "templates": catalogue.templates.iter().map(template).collect::<Vec<_>>(),
+        "removed": catalogue.removed, "fetch": catalogue.fetch, "locale": catalogue.locale,
+    })
+}
+
+fn meaning_of_names(names: &[wire::AuthorName]) -> Value {
+    let name = |name: &wire::AuthorName| match name.device {
+        0 => json!({ "person": name.person, "name": name.name }),
+        device => json!({ "device": device, "name": name.name }),
+    };
+    names.iter().map(name).collect()
+}
+
+fn meaning_of_group_frame(frame: &wire::GroupFrame) -> Value {
+    let base_ms = frame.server_ms.cast_signed();
+    let entries = frame
+        .entries
+        .iter()
+        .flat_map(|run| ReceivedEntry::of_run(run, base_ms));
+    json!({
+        "generation": frame.generation, "store": format!("{:08x}", frame.store), "server_ms": frame.server_ms,
+        "entries": entries.map(meaning_of_entry).collect::<Vec<_>>(),
+        "names": meaning_of_names(&frame.names),
     })
 }
 
@@ -385,22 +693,31 @@ fn meaning_of_entry((stream, seq, entry): (StreamId, waypost_proto::Seq, Receive
             author_op,
             urgent,
             reply_to,
+            reply_stream,
             expires_ms,
             body,
-        } => json!({
-            "author": match author {
-                Author::Device(device) => format!("device {device}"),
-                Author::Person(person) => format!("person {person}"),
-                Author::System => "system".to_owned(),
-            },
-            "server_ms": server_ms, "device_ms": device_ms,
-            "author_op": author_op.map(waypost_proto::OpNumber::number), "urgent": urgent,
-            "reply_to": reply_to.map(waypost_proto::Seq::number), "expires_ms": expires_ms,
-            "body": match body {
-                EntryBody::Text(text) => json!({ "text": text }),
-                EntryBody::Unsupported => Value::Null,
-            },
-        }),
+        } => with(
+            "reply_stream",
+            reply_stream.map(StreamId::number),
+            json!({
+                "author": match author {
+                    Author::Device(device) => format!("device {device}"),
+                    Author::Person(person) => format!("person {person}"),
+                    Author::System => "system".to_owned(),
+                },
+                "server_ms": server_ms, "device_ms": device_ms,
+                "author_op": author_op.map(waypost_proto::OpNumber::number), "urgent": urgent,
+                "reply_to": reply_to.map(waypost_proto::Seq::number), "expires_ms": expires_ms,
+                "body": match body {
+                    EntryBody::Text(text) => json!({ "text": text }),
+                    EntryBody::Reply { reply, text } => json!({ "reply": meaning_of_reply(&reply), "text": text }),
+                    EntryBody::Membership { device, change } => json!({
+                        "membership": device.number(), "left": change == MembershipChange::Left,
+                    }),
+                    EntryBody::Unsupported => Value::Null,
+                },
+            }),
+        ),
     };
     json!({ "stream": stream.number(), "seq": seq.number(), "entry": what })
 }
@@ -411,7 +728,13 @@ fn meaning_of_down(frame: &wire::DownFrame) -> Value {
         .entries
         .iter()
         .flat_map(|run| ReceivedEntry::of_run(run, WELCOME_MS));
-    json!({
+    let kinds: Vec<_> = frame
+        .entries
+        .iter()
+        .filter(|run| run.kind() == wire::StreamKind::Broadcast)
+        .map(|run| run.stream)
+        .collect();
+    let means = json!({
         "stamp": meaning_of_stamp(frame.stamp),
         "accepted_through": accepted.through(), "accepted_ranges": accepted.to_wire(),
         "entries": entries.map(meaning_of_entry).collect::<Vec<_>>(),
@@ -428,9 +751,16 @@ fn meaning_of_down(frame: &wire::DownFrame) -> Value {
         "refusals": frame.refusals.iter().map(|refusal| json!({
             "op": refusal.op, "reason": refusal.reason().as_str_name(),
         })).collect::<Vec<_>>(),
-        "names": frame.names.iter().map(|name| json!({ "person": name.person, "name": name.name })).collect::<Vec<_>>(),
+        "names": meaning_of_names(&frame.names),
         "forked_op": frame.forked_op,
-    })
+    });
+    let means = with("broadcasts", (!kinds.is_empty()).then_some(kinds), means);
+    let means = with("groups", frame.groups.as_ref().map(meaning_of_groups), means);
+    with(
+        "catalogue",
+        frame.catalogue.as_ref().map(meaning_of_catalogue),
+        means,
+    )
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -453,12 +783,25 @@ fn vectors() -> Value {
     let down = down_frames().into_iter().map(|(name, frame)| {
         json!({ "name": name, "direction": "down", "hex": hex(&frame.encode_to_vec()), "means": meaning_of_down(&frame) })
     });
+    let group = json!({
+        "name": "entries of a group", "direction": "group", "hex": hex(&group_frame().encode_to_vec()),
+        "means": meaning_of_group_frame(&group_frame()),
+    });
+    let whole = wire::Catalogue {
+        from_version: 0,
+        removed: vec![],
+        ..catalogue()
+    };
+    let catalogue = json!({
+        "name": "a whole catalogue, as it is retained", "direction": "catalogue",
+        "hex": hex(&whole.encode_to_vec()), "means": meaning_of_catalogue(&whole),
+    });
     json!({
         "about": "Frames of waypost.v1 and what they mean. Relative times of frames up count from hello_ms, those of \
-                  entries from welcome_ms.",
+                  entries from welcome_ms; those of a group frame from its own server_ms.",
         "hello_ms": HELLO_MS,
         "welcome_ms": WELCOME_MS,
-        "frames": up.chain(down).collect::<Vec<_>>(),
+        "frames": up.chain(down).chain([group, catalogue]).collect::<Vec<_>>(),
     })
 }
 
@@ -474,6 +817,8 @@ fn vectors_mean_today_what_they_meant_when_they_were_written() {
         let means = match vector["direction"].as_str().unwrap() {
             "up" => meaning_of_up(&wire::UpFrame::decode(bytes.as_slice()).unwrap()),
             "down" => meaning_of_down(&wire::DownFrame::decode(bytes.as_slice()).unwrap()),
+            "group" => meaning_of_group_frame(&wire::GroupFrame::decode(bytes.as_slice()).unwrap()),
+            "catalogue" => meaning_of_catalogue(&wire::Catalogue::decode(bytes.as_slice()).unwrap()),
             other => panic!("no such direction: {other}"),
         };
         assert_eq!(means, vector["means"], "{}", vector["name"]);

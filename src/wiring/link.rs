@@ -1,8 +1,8 @@
 //! The bridge's link to the embedded broker: the broker's in-process link, as the bridge wants one.
 
 use bytes::Bytes;
-use waypost_bridge::link::{BrokerLink, LinkEvent};
-use waypost_broker::{Broker, LinkError, LinkLimits, LinkReceiver, LinkSender, QoS, Reason, Retain};
+use waypost_bridge::link::{BrokerLink, LinkEvent, Retain, Subscriptions};
+use waypost_broker::{Broker, LinkError, LinkLimits, LinkReceiver, LinkSender, QoS, Reason, filter};
 use waypost_proto::{DeviceId, TopicPrefix};
 
 /// What the link is called where the broker says who published.
@@ -13,6 +13,7 @@ pub(crate) struct InProcessLink {
     broker: Broker,
     to_devices: LinkSender,
     from_devices: LinkReceiver,
+    opened: bool,
 }
 
 impl InProcessLink {
@@ -29,19 +30,33 @@ impl InProcessLink {
             broker: broker.clone(),
             to_devices,
             from_devices,
+            opened: false,
         })
     }
 }
 
 impl BrokerLink for InProcessLink {
-    fn publish(&mut self, topic: String, payload: Bytes) {
-        if let Err(error) = self
-            .to_devices
-            .publish(&topic, payload, QoS::AtLeastOnce, Retain::No)
-        {
+    fn publish(&mut self, topic: String, payload: Bytes, retain: Retain) {
+        let retain = match retain {
+            Retain::No => waypost_broker::Retain::No,
+            Retain::Yes => waypost_broker::Retain::Yes,
+        };
+        if let Err(error) = self.to_devices.publish(&topic, payload, QoS::AtLeastOnce, retain) {
             // The bridge's timers repeat it; that the broker refuses a frame at all is a contradiction of bounds.
-            tracing::warn!(%error, "the broker did not take a frame for a device: {error}");
+            tracing::warn!(%error, "the broker did not take a frame of the bridge: {error}");
         }
+    }
+
+    fn subscriptions(&self) -> Subscriptions {
+        Subscriptions::CanBeEnded
+    }
+
+    fn end_subscription(&mut self, device: DeviceId, topic: &str) {
+        let name = device.to_string();
+        self.broker.revoke_subscriptions(
+            |who| *who.name == *name,
+            |subscribed| filter::matches(subscribed, topic),
+        );
     }
 
     fn disconnect(&mut self, device: DeviceId) {
@@ -53,6 +68,9 @@ impl BrokerLink for InProcessLink {
     }
 
     async fn next(&mut self) -> LinkEvent {
+        if !std::mem::replace(&mut self.opened, true) {
+            return LinkEvent::Opened;
+        }
         loop {
             match self.from_devices.recv().await {
                 Some(waypost_broker::LinkEvent::Message { topic, payload, .. }) => {

@@ -218,9 +218,10 @@ impl Core {
         if session.named.insert(person)
             && let Some(known) = self.people.get(&person)
         {
-            frame.names.push(wire::PersonName {
+            frame.names.push(wire::AuthorName {
                 person: person.number(),
                 name: known.name.clone(),
+                device: 0,
             });
         }
     }
@@ -359,6 +360,7 @@ impl Item {
                         stream,
                         first_seq: seq,
                         entries: vec![wire],
+                        kind: wire::StreamKind::Conversation.into(),
                     }),
                 }
             }
@@ -455,6 +457,7 @@ fn entry_to_wire(entry: &Entry, session: &Session) -> wire::Entry {
         author_op: entry.operation.map_or(0, |(_, op)| op.number()),
         urgent: entry.urgent,
         reply_to: entry.reply_to.map_or(0, waypost_proto::Seq::number),
+        reply_stream: 0,
         expires_in_s: entry.expires_ms.map_or(0, |expires_ms| {
             let left_s = (expires_ms - accepted.server_ms).max(1_000) / 1_000;
             u32::try_from(left_s).unwrap_or(u32::MAX)

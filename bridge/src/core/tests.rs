@@ -403,9 +403,10 @@ fn entries_are_repeated_until_a_cursor_confirms_them() {
     assert_eq!(entries_of(&frames), [(1, 0), (2, 0)]);
     assert_eq!(
         frames[0].names,
-        [wire::PersonName {
+        [wire::AuthorName {
             person: person.number(),
-            name: "Anna".into()
+            name: "Anna".into(),
+            device: 0,
         }]
     );
     world.advance(9);
@@ -877,6 +878,7 @@ fn any_up() -> impl Strategy<Value = wire::UpFrame> {
                         at_ds,
                         ..Default::default()
                     }),
+                    known: None,
                 }
             },
         )

@@ -186,6 +186,7 @@ impl Core {
                 };
                 self.append_entry(entry, Member::Device(device), now);
             }
+            Body::Reply(_) => unreachable!("refused by `check`"),
             Body::Track { fixes, kind } => {
                 for fix in &fixes {
                     let position = Position {
@@ -253,6 +254,7 @@ impl Core {
                 }
                 Ok(())
             }
+            Body::Reply(_) => Err(RefusalReason::Unsupported),
             Body::Track { fixes, .. } => fixes.iter().try_for_each(|fix| check_fix_time(fix, now)),
         }
     }

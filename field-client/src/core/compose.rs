@@ -76,6 +76,7 @@ impl Core {
                 locale: self.config.locale.clone(),
                 app: self.config.app.clone(),
                 catalogue: 0,
+                groups_digest: 0,
             }),
             ..wire::UpFrame::default()
         };

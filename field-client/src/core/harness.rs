@@ -338,7 +338,9 @@ impl Device {
 pub(super) fn text_of(entry: &Entry) -> String {
     match &entry.body {
         EntryBody::Text(text) => text.clone(),
-        EntryBody::Unsupported => "(not supported)".to_owned(),
+        EntryBody::Reply { .. } | EntryBody::Membership { .. } | EntryBody::Unsupported => {
+            "(not supported)".to_owned()
+        }
     }
 }
 
@@ -365,6 +367,7 @@ pub(super) fn run(stream: u32, first_seq: u64, texts: &[&str]) -> wire::EntryRun
         stream,
         first_seq,
         entries: texts.iter().map(entry).collect(),
+        ..Default::default()
     }
 }
 
@@ -378,5 +381,6 @@ pub(super) fn own(stream: u32, seq: u64, op: u64) -> wire::EntryRun {
         stream,
         first_seq: seq,
         entries: vec![entry],
+        ..Default::default()
     }
 }

@@ -289,7 +289,7 @@ impl Core {
         }
     }
 
-    fn take_names(&mut self, names: &[wire::PersonName], batch: &mut Batch) {
+    fn take_names(&mut self, names: &[wire::AuthorName], batch: &mut Batch) {
         for named in names {
             let Some(person) = PersonId::new(named.person) else {
                 continue;
@@ -425,6 +425,7 @@ impl Core {
                 author_op,
                 urgent,
                 reply_to,
+                reply_stream: _,
                 expires_ms,
                 body,
             } => {

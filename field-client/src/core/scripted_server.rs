@@ -212,6 +212,7 @@ impl Server {
                     stream: number,
                     first_seq: seq,
                     entries: vec![wire_entry],
+                    ..Default::default()
                 };
                 frames.push(wire::DownFrame {
                     stamp: session.tag.number(),

@@ -967,6 +967,7 @@ fn an_entry_of_a_later_version_is_shown_as_not_supported() {
             stream: 4,
             first_seq: 1,
             entries: vec![unknown],
+            ..Default::default()
         }],
     ));
     assert_eq!(device.shown[0].body, EntryBody::Unsupported);
@@ -977,9 +978,10 @@ fn names_are_kept_for_the_entries_of_their_persons() {
     let mut device = Device::new();
     device.in_step();
     let mut frame = entries(&device, vec![run(4, 1, &["a"])]);
-    frame.names = vec![wire::PersonName {
+    frame.names = vec![wire::AuthorName {
         person: 9,
         name: "Ada".to_owned(),
+        ..Default::default()
     }];
     device.receive(&frame);
     assert_eq!(device.shown[0].author_name.as_deref(), Some("Ada"));

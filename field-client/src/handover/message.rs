@@ -371,7 +371,7 @@ impl EntryReport {
             expires_ms: entry.expires_ms,
             text: match &entry.body {
                 EntryBody::Text(text) => Some(text.clone()),
-                EntryBody::Unsupported => None,
+                EntryBody::Reply { .. } | EntryBody::Membership { .. } | EntryBody::Unsupported => None,
             },
         }
     }

@@ -234,7 +234,7 @@ impl EntryRecord {
             expires_ms: entry.expires_ms,
             text: match &entry.body {
                 EntryBody::Text(text) => Some(text.clone()),
-                EntryBody::Unsupported => None,
+                EntryBody::Reply { .. } | EntryBody::Membership { .. } | EntryBody::Unsupported => None,
             },
         }
     }

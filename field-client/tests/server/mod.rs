@@ -270,6 +270,7 @@ impl Connection {
                         text,
                         own: Some((session.epoch, op)),
                     }),
+                    Body::Reply(reply) => panic!("no test sends a quick reply: {reply:?}"),
                     Body::Track { fixes, .. } => state.fixes.extend(fixes),
                 }
             }
@@ -316,6 +317,7 @@ impl Connection {
                 stream: OFFICE,
                 first_seq: seq,
                 entries: vec![entry],
+                ..Default::default()
             });
         }
         drop(state);
