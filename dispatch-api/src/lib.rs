@@ -43,6 +43,7 @@ mod health;
 mod idempotency;
 mod json;
 mod members;
+mod mqtt_socket;
 mod observe;
 mod page;
 mod password;
@@ -59,10 +60,12 @@ mod streams;
 mod timestamp;
 mod track;
 mod web;
+mod websocket;
 
 #[cfg(test)]
 mod tests;
 
+pub use mqtt_socket::MqttSocket;
 pub use password::{PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN, PasswordError, hash_password};
 pub use problem::ProblemType;
 pub use routes::router;

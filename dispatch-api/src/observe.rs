@@ -30,6 +30,10 @@ pub(crate) fn describe() {
         "waypost_http_connections_cut_total",
         "Connections ended by the server, by reason."
     );
+    metrics::describe_counter!(
+        "waypost_http_mqtt_sockets_ended_total",
+        "WebSockets of MQTT whose client broke the rules of WebSocket, by reason."
+    );
 }
 
 /// Around every route.

@@ -45,6 +45,8 @@ pub enum ProblemType {
     InvalidFields,
     /// `/problems/key-reused` (422): the `Idempotency-Key` was used for another request.
     KeyReused,
+    /// `/problems/upgrade-required` (426): the path is for WebSockets; `Upgrade` names the protocol.
+    UpgradeRequired,
     /// `/problems/internal` (500): the server failed; its log says why.
     Internal,
     /// `/problems/busy` (503): too much at once, or the server is shutting down; `Retry-After` says when to come back.
@@ -53,7 +55,7 @@ pub enum ProblemType {
 
 impl ProblemType {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Malformed,
         Self::InvalidParameters,
         Self::NotSignedIn,
@@ -70,6 +72,7 @@ impl ProblemType {
         Self::UnsupportedMediaType,
         Self::InvalidFields,
         Self::KeyReused,
+        Self::UpgradeRequired,
         Self::Internal,
         Self::Busy,
     ];
@@ -153,6 +156,11 @@ impl ProblemType {
                 "/problems/key-reused",
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "The Idempotency-Key belongs to another request",
+            ),
+            Self::UpgradeRequired => (
+                "/problems/upgrade-required",
+                StatusCode::UPGRADE_REQUIRED,
+                "This path is for WebSockets",
             ),
             Self::Internal => (
                 "/problems/internal",

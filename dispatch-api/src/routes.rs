@@ -4,8 +4,8 @@ use crate::access::{Access, guard};
 use crate::problem::{Problem, ProblemType};
 use crate::state::ApiState;
 use crate::{
-    credentials, cursor, devices, entries, events, headers, health, observe, positions, receipts, session,
-    streams, track, web,
+    credentials, cursor, devices, entries, events, headers, health, mqtt_socket, observe, positions,
+    receipts, session, streams, track, web,
 };
 use axum::Router;
 use axum::handler::Handler;
@@ -84,6 +84,7 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new(GET,    "/healthz",                         Anybody,               health::alive),
         Route::new(GET,    "/readyz",                          Anybody,               health::ready),
         Route::new(GET,    "/metrics",                         Anybody,               health::metrics),
+        Route::new(GET,    "/mqtt",                            Anybody,               mqtt_socket::upgrade),
     ]
 }
 

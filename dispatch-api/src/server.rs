@@ -1,11 +1,14 @@
 //! The listener: HTTP/1.1 on TCP, with a bound on whatever a client could hold for ever.
 
 use axum::Router;
+use axum::extract::ConnectInfo;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::future::Future;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -43,8 +46,8 @@ pub async fn serve(listener: TcpListener, router: Router, mut shutdown: watch::R
         };
         match accepted {
             Ok((stream, _)) if connections.len() >= CONNECTIONS_MAX => refuse(stream),
-            Ok((stream, _)) => {
-                connections.spawn(serve_connection(stream, router.clone(), shutdown.clone()));
+            Ok((stream, peer)) => {
+                connections.spawn(serve_connection(stream, peer, router.clone(), shutdown.clone()));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -70,17 +73,26 @@ pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, mut shutdown: watch::Receiver<bool>) {
+async fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    mut shutdown: watch::Receiver<bool>,
+) {
     // A tick must not wait for the acknowledgement of the one before it. A socket that refuses is about to fail.
     let _ = stream.set_nodelay(true);
+    let router = TowerToHyperService::new(router);
+    let with_address = service_fn(move |mut request: hyper::Request<_>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_MAX)
         .max_buf_size(CONNECTION_BUFFER_BYTES)
-        .serve_connection(
-            TokioIo::new(Stalling::new(stream)),
-            TowerToHyperService::new(router),
-        );
+        .serve_connection(TokioIo::new(Stalling::new(stream)), with_address)
+        // A connection that becomes a WebSocket ends here as one of HTTP.
+        .with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -1,7 +1,9 @@
 //! What the handlers share: the bridge, the settings, and the hooks by which the binary tells about itself.
 
 use crate::health::Check;
+use crate::mqtt_socket::{HandOver, MqttSocket};
 use crate::password::{PasswordError, Passwords};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
 use waypost_bridge::Bridge;
@@ -31,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) checks: Vec<Check>,
     pub(crate) metrics: Option<Box<Render>>,
     pub(crate) shutdown: Option<watch::Receiver<bool>>,
+    pub(crate) mqtt_socket: Option<Box<HandOver>>,
     bridge: Bridge,
 }
 
@@ -49,6 +52,7 @@ impl ApiState {
             checks: Vec::new(),
             metrics: None,
             shutdown: None,
+            mqtt_socket: None,
         }
     }
 
@@ -86,6 +90,7 @@ pub struct ApiStateBuilder {
     checks: Vec<Check>,
     metrics: Option<Box<Render>>,
     shutdown: Option<watch::Receiver<bool>>,
+    mqtt_socket: Option<Box<HandOver>>,
 }
 
 impl ApiStateBuilder {
@@ -135,6 +140,13 @@ impl ApiStateBuilder {
         self
     }
 
+    /// What takes over the sockets of `GET /mqtt`, each with the address that it came from; it is called on the runtime and
+    /// must not wait. Without it the path answers 404.
+    pub fn mqtt_socket(mut self, hand_over: impl Fn(MqttSocket, SocketAddr) + Send + Sync + 'static) -> Self {
+        self.mqtt_socket = Some(Box::new(hand_over));
+        self
+    }
+
     /// The state. Takes as long as one sign-in: it hashes a password that nobody has, so that an unknown address
     /// costs what a wrong password costs.
     ///
@@ -149,6 +161,7 @@ impl ApiStateBuilder {
             checks: self.checks,
             metrics: self.metrics,
             shutdown: self.shutdown,
+            mqtt_socket: self.mqtt_socket,
             bridge: self.bridge,
         };
         Ok(ApiState {

@@ -3,6 +3,7 @@
 mod conversation;
 mod devices;
 mod events;
+mod mqtt_socket;
 mod pages;
 mod refusals;
 mod roles;
