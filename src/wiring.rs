@@ -129,6 +129,7 @@ impl Server {
         } = listeners;
         let broker_listens = tokio::spawn(broker.clone().listen_tcp(mqtt)).abort_handle();
         let (stop, stopping) = watch::channel(false);
+        let behind_http = broker.clone();
         let api = ApiState::builder(bridge.clone(), &config.server.name)
             .mqtt(public_addresses(config, addresses.mqtt))
             .server_token_hash(token.sha256())
@@ -144,6 +145,7 @@ impl Server {
                     Ok(())
                 }
             })
+            .mqtt_socket(move |socket, peer| drop(tokio::spawn(behind_http.serve_connection(socket, peer))))
             .metrics(move || metrics.render())
             .shutdown(stopping.clone())
             .build()

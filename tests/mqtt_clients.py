@@ -1,6 +1,8 @@
 """An MQTT client of the field (paho-mqtt) with a device's credentials, in both versions of the protocol.
 
-usage: mqtt_clients.py HOST PORT DEVICE SECRET OTHER
+usage: mqtt_clients.py TRANSPORT HOST PORT DEVICE SECRET OTHER
+
+TRANSPORT is tcp or websockets.
 
 Prints one line a check and ends with status 1 at the first that fails. What must be refused is refused by the code
 that the version has for it.
@@ -11,7 +13,7 @@ import threading
 
 import paho.mqtt.client as mqtt
 
-HOST, PORT, DEVICE, SECRET, OTHER = sys.argv[1:6]
+TRANSPORT, HOST, PORT, DEVICE, SECRET, OTHER = sys.argv[1:7]
 PORT = int(PORT)
 WAIT_S = 20
 
@@ -24,7 +26,11 @@ class Client:
         self.answers = {"connect": None, "subscribe": None, "publish": None, "message": None, "disconnect": None}
         self.happened = {name: threading.Event() for name in self.answers}
         options = {} if version == mqtt.MQTTv5 else {"clean_session": True}
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version, **options)
+        self.client = mqtt.Client(
+            mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version, transport=TRANSPORT, **options
+        )
+        if TRANSPORT == "websockets":
+            self.client.ws_set_options(path="/mqtt")
         self.client.username_pw_set(user, secret)
         if will:
             self.client.will_set(will, b"x", qos=1)

@@ -476,8 +476,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let stream = &mut self.stream;
         let said_goodbye = async {
             // Where the peer is gone there is nobody to say it to.
-            if stream.write_all(&output).await.is_ok() && reason != Reason::ClientDisconnected {
-                linger(stream).await;
+            if stream.write_all(&output).await.is_ok() {
+                match reason {
+                    // It has said its last word; a stream that has a goodbye of its own answers with it.
+                    Reason::ClientDisconnected => drop(stream.shutdown().await),
+                    _ => linger(stream).await,
+                }
             }
         };
         // A peer that does not take it in time is cut.
