@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -156,10 +157,38 @@ impl LinkSender {
     /// # Errors
     /// Nothing was routed, and the variant says why.
     pub fn publish(&self, topic: &str, payload: Bytes, qos: QoS, retain: Retain) -> Result<usize, LinkError> {
+        self.publish_for(topic, payload, qos, retain, None)
+    }
+
+    /// Publishes like [`LinkSender::publish`] what is worth nothing any more after `lifetime`: where it still waits for a
+    /// receiver then, or is retained, it is dropped and counted as [`Reason::Expired`]. Receivers that speak MQTT 5 are told
+    /// how much of the lifetime is left, in seconds, rounded up.
+    ///
+    /// # Errors
+    /// Nothing was routed, and the variant says why.
+    pub fn publish_expiring(
+        &self,
+        topic: &str,
+        payload: Bytes,
+        qos: QoS,
+        retain: Retain,
+        lifetime: Duration,
+    ) -> Result<usize, LinkError> {
+        self.publish_for(topic, payload, qos, retain, Some(lifetime))
+    }
+
+    fn publish_for(
+        &self,
+        topic: &str,
+        payload: Bytes,
+        qos: QoS,
+        retain: Retain,
+        lifetime: Option<Duration>,
+    ) -> Result<usize, LinkError> {
         let routed = self
             .link
             .shared
-            .with(|core, now| core.publish(self.link.key, topic, payload, qos, retain, now));
+            .with(|core, now| core.publish(self.link.key, topic, payload, qos, retain, lifetime, now));
         Ok(routed?)
     }
 }

@@ -559,3 +559,148 @@ async fn a_burst_over_tcp_arrives_whole_though_the_socket_closes_behind_it() {
     broker.shutdown().await;
     listening.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_expiry_counts_down_while_a_message_waits_or_is_retained() {
+    let broker = broker(Limits::default());
+    let mut from = Client::join(&broker, "from").await;
+    let expiring = |topic: &str, retain, seconds| {
+        let properties = v5::PublishProperties {
+            message_expiry_interval: Some(seconds),
+            ..v5::PublishProperties::default()
+        };
+        v5::Packet::Publish(v5::Publish {
+            retain,
+            ..v5::Publish::new(topic, QoS5::AtMostOnce, "x", Some(properties))
+        })
+    };
+    let left = |packet: Option<v5::Packet>| match packet {
+        Some(v5::Packet::Publish(publish)) => publish.properties.unwrap().message_expiry_interval,
+        other => panic!("{other:?}"),
+    };
+    from.send5(expiring("a/kept", true, 10)).await;
+    // The broker has it when it answers what came behind it.
+    from.send(&[0xC0, 0]).await;
+    assert!(matches!(from.receive5().await, Some(v5::Packet::PingResp(_))));
+    tokio::time::advance(Duration::from_millis(3_500)).await;
+    let mut late = Client::join(&broker, "late").await;
+    late.subscribe5("a/kept").await;
+    // [MQTT-3.3.2-6]
+    assert_eq!(left(late.receive5().await), Some(7));
+
+    // Behind one that is not acknowledged, with a window of one.
+    let mut narrow = Client::dial(&broker);
+    let mut connect = BytesMut::new();
+    v5::Connect {
+        keep_alive: 100,
+        client_id: "narrow".into(),
+        clean_start: true,
+        properties: Some(v5::ConnectProperties {
+            receive_maximum: Some(1),
+            ..v5::ConnectProperties::new()
+        }),
+    }
+    .write(&None, &Some(v5::Login::new("user", "secret")), &mut connect)
+    .unwrap();
+    narrow.send(&connect).await;
+    narrow.connack5().await;
+    narrow.subscribe5("a/waits").await;
+    let (link, _events) = broker.link("bridge", LinkLimits::default());
+    for seconds in [100, 2, 60] {
+        let lifetime = Duration::from_secs(seconds);
+        link.publish_expiring("a/waits", Bytes::new(), QoS::AtLeastOnce, Retain::No, lifetime)
+            .unwrap();
+    }
+    assert_eq!(left(narrow.receive5().await), Some(100));
+    tokio::time::advance(Duration::from_secs(20)).await;
+    narrow.send5(v5::Packet::PubAck(v5::PubAck::new(1, None))).await;
+    assert_eq!(left(narrow.receive5().await), Some(40));
+    // The one that waited, and the retained one, whose time was over meanwhile.
+    assert_eq!(broker.stats().count(Reason::Expired), 2);
+    assert_eq!(broker.stats().retained, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_publisher_says_of_its_message_reaches_receivers_unaltered() {
+    let broker = broker(Limits::default());
+    let mut five = Client::join(&broker, "five").await;
+    five.subscribe5("a/#").await;
+    let mut four = Client::dial(&broker);
+    four.send4(v4::Packet::Connect(connect4("four", "secret"))).await;
+    four.receive4().await;
+    four.send4(v4::Packet::Subscribe(v4::Subscribe {
+        pkid: 1,
+        ..v4::Subscribe::new("a/#", QoS4::AtMostOnce)
+    }))
+    .await;
+    four.receive4().await;
+    // [MQTT-3.3.2-17], [-18], [-20]: names may repeat, and their order counts.
+    let user_properties: Vec<(String, String)> = [("b", "1"), ("a", ""), ("", "2"), ("b", "1"), ("b", "ö")]
+        .map(|(name, value)| (name.into(), value.into()))
+        .into();
+    let said = v5::PublishProperties {
+        payload_format_indicator: Some(1),
+        message_expiry_interval: None,
+        topic_alias: Some(3),
+        response_topic: Some("answers/here".into()),
+        correlation_data: Some(Bytes::from_static(&[0, 0xFF, 7])),
+        user_properties: user_properties.clone(),
+        subscription_identifiers: Vec::new(),
+        content_type: Some("text/plain".into()),
+    };
+    let expected = v5::PublishProperties {
+        topic_alias: None,
+        ..said.clone()
+    };
+    let mut from = Client::join(&broker, "from").await;
+    // By its topic, and then by the alias alone.
+    for topic in ["a/x", ""] {
+        let publish = v5::Publish::new(topic, QoS5::AtMostOnce, "said", Some(said.clone()));
+        from.send5(v5::Packet::Publish(publish)).await;
+        let Some(v5::Packet::Publish(received)) = five.receive5().await else {
+            panic!("no publish")
+        };
+        assert_eq!(
+            (&received.topic[..], &received.payload[..]),
+            (&b"a/x"[..], &b"said"[..])
+        );
+        assert_eq!(received.properties, Some(expected.clone()));
+        let Some(v4::Packet::Publish(received)) = four.receive4().await else {
+            panic!("no publish")
+        };
+        assert_eq!(
+            (&received.topic[..], &received.payload[..]),
+            ("a/x", &b"said"[..])
+        );
+    }
+
+    // A will says as much of itself.
+    let mut dying = Client::dial(&broker);
+    let will = v5::LastWill {
+        properties: Some(v5::LastWillProperties {
+            delay_interval: None,
+            payload_format_indicator: Some(1),
+            message_expiry_interval: Some(30),
+            content_type: Some("text/plain".into()),
+            response_topic: Some("answers/here".into()),
+            correlation_data: Some(Bytes::from_static(&[0, 0xFF, 7])),
+            user_properties,
+        }),
+        ..v5::LastWill::new("a/will", "gone", QoS5::AtMostOnce, false, None)
+    };
+    dying.send(&connect5("dying", "secret", Some(will))).await;
+    dying.connack5().await;
+    drop(dying);
+    let Some(v5::Packet::Publish(received)) = five.receive5().await else {
+        panic!("no will")
+    };
+    assert_eq!(
+        (&received.topic[..], &received.payload[..]),
+        (&b"a/will"[..], &b"gone"[..])
+    );
+    let expected = v5::PublishProperties {
+        message_expiry_interval: Some(30),
+        ..expected
+    };
+    assert_eq!(received.properties, Some(expected));
+}

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::message::Message;
 use crate::limits::LinkLimits;
@@ -40,6 +41,15 @@ pub(crate) struct Incoming {
 pub(crate) enum Hint {
     Connected { principal: Arc<str> },
     Disconnected { principal: Arc<str>, reason: Reason },
+}
+
+/// What became of a request for events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// Those who wait for room may go on.
+    pub(crate) has_room_again: bool,
+    /// Messages that had expired and were dropped.
+    pub(crate) expired: u64,
 }
 
 /// Something a link is told.
@@ -92,10 +102,10 @@ impl LinkQueue {
         self.queued_bytes
     }
 
-    /// Moves up to `count` events into `out`, hints first. `true` when those who wait may go on.
-    pub(crate) fn take(&mut self, count: usize, out: &mut VecDeque<LinkOutput>) -> bool {
+    /// Moves up to `count` events into `out`, hints first.
+    pub(crate) fn take(&mut self, count: usize, now: Instant, out: &mut VecDeque<LinkOutput>) -> Taken {
         self.woken = false;
-        let mut left = count;
+        let (mut left, mut expired) = (count, 0);
         while left > 0
             && let Some((client_id, hint)) = self.hints.pop_first()
         {
@@ -106,17 +116,25 @@ impl LinkQueue {
             && let Some(incoming) = self.queue.pop_front()
         {
             self.queued_bytes -= incoming.message.cost();
+            // [MQTT-3.3.2-5] what has expired is not delivered any more.
+            if incoming.message.is_expired(now) {
+                expired += 1;
+                continue;
+            }
             out.push_back(LinkOutput::Message(incoming));
             left -= 1;
         }
         if self.queue.is_empty() && self.queue.capacity() > 1024 {
             self.queue = VecDeque::new();
         }
-        if self.stopped && self.queued_bytes <= self.limits.queued_bytes_max / 2 {
+        let has_room_again = self.stopped && self.queued_bytes <= self.limits.queued_bytes_max / 2;
+        if has_room_again {
             self.stopped = false;
-            return true;
         }
-        false
+        Taken {
+            has_room_again,
+            expired,
+        }
     }
 
     /// Nobody receives any more: forgets everything.

@@ -49,6 +49,9 @@ pub(crate) use self::trie::Subscriber;
 /// How many retained topics one drain looks at, so that no replay holds the lock for long.
 const REPLAY_BUDGET: usize = 512;
 
+/// How many expired messages one verb forgets, so that many that expire at once do not hold the lock for long.
+const EXPIRED_AT_ONCE: usize = 512;
+
 /// The whole state of a broker.
 pub(crate) struct Core {
     limits: Limits,
@@ -135,6 +138,7 @@ impl Core {
 
     /// Takes one packet of a live session.
     pub(crate) fn handle(&mut self, key: usize, packet: Packet, now: Instant) -> Handled {
+        self.forget_expired(now);
         let session = &mut self.sessions[key];
         if session.ended.is_some() {
             return Handled::Ended;
@@ -317,7 +321,9 @@ impl Core {
 
     /// Moves up to `count` events of a link into `out`, and lets those go on who waited for the room.
     pub(crate) fn take(&mut self, link: usize, count: usize, now: Instant, out: &mut VecDeque<LinkOutput>) {
-        if self.links[link].take(count, out) {
+        let taken = self.links[link].take(count, now, out);
+        self.counters.count(Reason::Expired, taken.expired);
+        if taken.has_room_again {
             self.resume_after(link, now);
         }
     }
@@ -343,6 +349,12 @@ impl Core {
     #[cfg(test)]
     pub(crate) fn link_queued_bytes(&self, link: usize) -> usize {
         self.links[link].queued_bytes()
+    }
+
+    /// Forgets retained messages that have expired, a few at a time.
+    fn forget_expired(&mut self, now: Instant) {
+        let expired = self.retained.expire(EXPIRED_AT_ONCE, now);
+        self.counters.count(Reason::Expired, expired as u64);
     }
 
     /// Wills first, in the order in which they came to wait; then the sessions.

@@ -5,7 +5,7 @@
 //! [MQTT-3.8.3-3]. A link never gets what it published itself. QoS 1 is acknowledged as soon as the message is routed.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ use super::packet::{Output, Packet, Publish, Will};
 use super::session::Offered;
 use super::subscribe::Subscription;
 use super::trie::Subscriber;
-use super::{Core, Handled};
+use super::{Core, EXPIRED_AT_ONCE, Handled};
 use crate::auth::{Principal, Retain, Verdict};
 use crate::filter;
 use crate::reason::Reason;
@@ -57,7 +57,7 @@ impl Core {
             expires_at: publish.lifetime.map(|lifetime| now + lifetime),
         });
         let from = Some(Subscriber::Session(key));
-        if let Err(LinkFull { link }) = self.route(&message, publish.qos, publish.retain, from) {
+        if let Err(LinkFull { link }) = self.route(&message, publish.qos, publish.retain, from, now) {
             self.links[link].waiting.insert(key);
             self.sessions[key].paused = true;
             return Handled::Paused(Packet::Publish(publish));
@@ -121,10 +121,15 @@ impl Core {
         }
     }
 
-    /// Publishes for a link; how many sessions it was routed to. No session can make it wait.
+    /// Publishes for a link, to be dropped where it waits for longer than `lifetime`; how many sessions it was routed to. No
+    /// session can make it wait.
     ///
     /// # Errors
     /// Nothing was routed.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the parts of one message, and named where they come from"
+    )]
     pub(crate) fn publish(
         &mut self,
         link: usize,
@@ -132,8 +137,10 @@ impl Core {
         payload: Bytes,
         qos: QoS,
         retain: Retain,
+        lifetime: Option<Duration>,
         now: Instant,
     ) -> Result<usize, LinkPublishError> {
+        self.forget_expired(now);
         if !filter::is_topic(topic) || topic.len() > usize::from(u16::MAX) {
             return Err(LinkPublishError::TopicInvalid);
         }
@@ -149,7 +156,8 @@ impl Core {
             payload,
             from: self.links[link].name.clone(),
             properties: Bytes::new(),
-            expires_at: None,
+            // Beyond what a clock can tell is never.
+            expires_at: lifetime.and_then(|lifetime| now.checked_add(lifetime)),
         });
         let routed = self
             .route(
@@ -157,6 +165,7 @@ impl Core {
                 qos.min(QoS::AtLeastOnce),
                 retain,
                 Some(Subscriber::Link(link)),
+                now,
             )
             .map_err(|LinkFull { .. }| LinkPublishError::PeerFull)?;
         self.counters.received += 1;
@@ -187,7 +196,7 @@ impl Core {
                 properties: will.properties.clone(),
                 expires_at: will.lifetime.map(|lifetime| now + lifetime),
             });
-            match self.route(&message, will.qos, retain, None) {
+            match self.route(&message, will.qos, retain, None, now) {
                 Ok(_) => self.counters.received += 1,
                 Err(LinkFull { .. }) => self.wills_owed.push_back(OwedWill { will, principal }),
             }
@@ -201,6 +210,7 @@ impl Core {
         qos: QoS,
         retain: Retain,
         from: Option<Subscriber>,
+        now: Instant,
     ) -> Result<usize, LinkFull> {
         let mut matched = std::mem::take(&mut self.matched);
         matched.clear();
@@ -229,7 +239,7 @@ impl Core {
         for same in matched.chunk_by(|(one, _), (other, _)| one == other) {
             match same[0].0 {
                 Subscriber::Session(key) => {
-                    routed += usize::from(self.deliver(key, delivery(message, qos, retain, same)));
+                    routed += usize::from(self.deliver(key, delivery(message, qos, retain, same), now));
                 }
                 Subscriber::Link(link) => {
                     // [MQTT-3.3.1-9] to an established subscription it is not a retained one.
@@ -251,8 +261,11 @@ impl Core {
     }
 
     /// Queues one message for one session; a session without room for it ends.
-    fn deliver(&mut self, key: usize, delivery: Delivery) -> bool {
+    fn deliver(&mut self, key: usize, delivery: Delivery, now: Instant) -> bool {
         let session = &mut self.sessions[key];
+        if !session.has_room_for(delivery.message.cost(), &self.limits) {
+            self.counters.count(Reason::Expired, session.drop_expired(now));
+        }
         match session.offer(delivery, &self.limits) {
             Offered::Queued => {
                 if session.has_output() {
@@ -279,8 +292,14 @@ impl Core {
             properties: properties.clone(),
             expires_at: None,
         };
-        self.retained.has_room_for(&probe, &self.limits)
-            || (self.retained.expire(now) > 0 && self.retained.has_room_for(&probe, &self.limits))
+        while !self.retained.has_room_for(&probe, &self.limits) {
+            let expired = self.retained.expire(EXPIRED_AT_ONCE, now);
+            self.counters.count(Reason::Expired, expired as u64);
+            if expired == 0 {
+                return false;
+            }
+        }
+        true
     }
 
     pub(super) fn topic_is_within_bounds(&self, topic: &str) -> bool {

@@ -1,9 +1,10 @@
 //! Retained messages: the last one of each topic, bounded in number and bytes.
 //!
 //! Ordered by topic, so that a filter with a literal beginning looks only at that part of the map, and a long replay can
-//! stop and go on where it was.
+//! stop and go on where it was. Those that expire are also ordered by when, so that looking for one that has costs nothing
+//! where there is none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,6 +24,7 @@ pub(crate) struct Kept {
 #[derive(Debug, Default)]
 pub(crate) struct Retained {
     by_topic: BTreeMap<Arc<str>, Kept>,
+    by_expiry: BTreeSet<(Instant, Arc<str>)>,
     bytes: usize,
 }
 
@@ -57,25 +59,39 @@ impl Retained {
 
     /// Replaces the message of its topic; an empty payload removes it [MQTT-3.3.1-6].
     pub(crate) fn set(&mut self, message: Arc<Message>, qos: QoS) {
-        let replaced = if message.payload.is_empty() {
-            self.by_topic.remove(&message.topic)
-        } else {
-            self.bytes += message.cost();
-            self.by_topic.insert(message.topic.clone(), Kept { message, qos })
-        };
-        self.bytes -= replaced.map_or(0, |kept| kept.message.cost());
+        self.remove(&message.topic);
+        if message.payload.is_empty() {
+            return;
+        }
+        self.bytes += message.cost();
+        if let Some(at) = message.expires_at {
+            self.by_expiry.insert((at, message.topic.clone()));
+        }
+        self.by_topic.insert(message.topic.clone(), Kept { message, qos });
     }
 
-    /// Forgets what has expired; how many there were.
-    pub(crate) fn expire(&mut self, now: Instant) -> usize {
-        let before = self.by_topic.len();
-        let bytes = &mut self.bytes;
-        self.by_topic.retain(|_, kept| {
-            let expired = kept.message.is_expired(now);
-            *bytes -= if expired { kept.message.cost() } else { 0 };
-            !expired
-        });
-        before - self.by_topic.len()
+    fn remove(&mut self, topic: &Arc<str>) {
+        let Some(Kept { message, .. }) = self.by_topic.remove(topic) else {
+            return;
+        };
+        self.bytes -= message.cost();
+        if let Some(at) = message.expires_at {
+            self.by_expiry.remove(&(at, message.topic.clone()));
+        }
+    }
+
+    /// Forgets what has expired, at most `count_max` of it; how many there were.
+    pub(crate) fn expire(&mut self, count_max: usize, now: Instant) -> usize {
+        let mut expired = 0;
+        while expired < count_max
+            && let Some((at, topic)) = self.by_expiry.first()
+            && *at <= now
+        {
+            let topic = topic.clone();
+            self.remove(&topic);
+            expired += 1;
+        }
+        expired
     }
 
     /// The messages behind `after` that `wanted` matches, looking at no more than `budget` topics.
@@ -178,8 +194,30 @@ mod tests {
         retained.set(message("b", "x", Some(now)), QoS::AtMostOnce);
         assert!(!retained.has_room_for(&message("c", "x", None), &limits));
         assert!(retained.has_room_for(&message("a", "x", None), &limits));
-        assert_eq!(retained.expire(now + Duration::from_secs(1)), 1);
+        // Replaced by one that stays: its own expiry is forgotten with it.
+        retained.set(message("a", "x", Some(now)), QoS::AtMostOnce);
+        retained.set(message("a", "three", None), QoS::AtMostOnce);
+        assert_eq!(retained.expire(9, now + Duration::from_secs(1)), 1);
+        assert_eq!((retained.len(), retained.bytes()), (1, 64 + 1 + 5));
         retained.set(message("a", "", None), QoS::AtMostOnce);
         assert_eq!((retained.len(), retained.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn what_expires_is_forgotten_in_its_order_and_by_a_few() {
+        let now = Instant::now();
+        let mut retained = Retained::default();
+        for (topic, seconds) in [("a", 3), ("b", 1), ("c", 2), ("d", 9)] {
+            let expires_at = Some(now + Duration::from_secs(seconds));
+            retained.set(message(topic, "x", expires_at), QoS::AtMostOnce);
+        }
+        assert_eq!(retained.expire(9, now), 0);
+        assert_eq!(retained.expire(2, now + Duration::from_secs(3)), 2);
+        assert!(retained.by_topic.contains_key("a"));
+        assert_eq!(retained.expire(2, now + Duration::from_secs(3)), 1);
+        assert_eq!(retained.len(), 1);
+        // One that has expired is not found, even before it is forgotten.
+        let later = now + Duration::from_secs(9);
+        assert!(retained.find("#", None, 9, later).messages.is_empty());
     }
 }

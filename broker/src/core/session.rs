@@ -41,6 +41,8 @@ pub(crate) struct Session {
     acknowledgements_unsent: u16,
     queue: VecDeque<Delivery>,
     queued_bytes: usize,
+    /// Nothing that waits expires before; `None` where nothing does.
+    soonest_expiry: Option<Instant>,
     /// Packet ids are keys of this slab plus one; a free one is found without a search.
     inflight: Slab<()>,
     window: usize,
@@ -90,6 +92,7 @@ impl Session {
             acknowledgements_unsent: 0,
             queue: VecDeque::new(),
             queued_bytes: 0,
+            soonest_expiry: None,
             inflight: Slab::new(),
             window: usize::from(connect.receive_maximum.min(limits.inflight_max)),
         }
@@ -129,12 +132,35 @@ impl Session {
             return Offered::TooLarge;
         }
         let cost = delivery.message.cost();
-        if self.queued_bytes + cost > limits.queued_bytes_max {
+        if !self.has_room_for(cost, limits) {
             return Offered::Full;
         }
         self.queued_bytes += cost;
+        if let Some(at) = delivery.message.expires_at {
+            self.soonest_expiry = Some(self.soonest_expiry.map_or(at, |soonest| soonest.min(at)));
+        }
         self.queue.push_back(delivery);
         Offered::Queued
+    }
+
+    /// Is there room for a message of this cost?
+    pub(crate) fn has_room_for(&self, cost: usize, limits: &Limits) -> bool {
+        self.queued_bytes + cost <= limits.queued_bytes_max
+    }
+
+    /// Drops what has expired while it waited; how many there were. Looks at the queue only where there may be some.
+    pub(crate) fn drop_expired(&mut self, now: Instant) -> u64 {
+        if self.soonest_expiry.is_none_or(|soonest| soonest > now) {
+            return 0;
+        }
+        let before = self.queue.len();
+        self.retain_queued(|delivery| !delivery.message.is_expired(now));
+        self.soonest_expiry = self
+            .queue
+            .iter()
+            .filter_map(|delivery| delivery.message.expires_at)
+            .min();
+        (before - self.queue.len()) as u64
     }
 
     /// Frees the place of an acknowledged message; an id that is not in flight changes nothing.

@@ -170,6 +170,7 @@ impl Core {
         if !filter::is_filter(filter) || filter::shared(filter).is_some() {
             return Err(Reason::FilterInvalid);
         }
+        self.forget_expired(now);
         let subscription = Subscription {
             qos,
             no_local: true,

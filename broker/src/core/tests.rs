@@ -421,7 +421,15 @@ fn a_receiver_over_its_bound_is_ended_and_the_others_are_served() {
         let payload = Bytes::from(vec![0; 100]);
         world
             .core
-            .publish(link, "a/x", payload, QoS::AtLeastOnce, Retain::No, world.now)
+            .publish(
+                link,
+                "a/x",
+                payload,
+                QoS::AtLeastOnce,
+                Retain::No,
+                None,
+                world.now,
+            )
             .unwrap();
         sent += 1;
         assert_eq!(world.received(fast).len(), 1);
@@ -429,6 +437,32 @@ fn a_receiver_over_its_bound_is_ended_and_the_others_are_served() {
     }
     assert_eq!(sent, 6);
     assert_eq!(last_word(&world.outputs(slow)), Some(Reason::SlowReceiver));
+}
+
+#[test]
+fn properties_count_towards_every_bound_in_bytes() {
+    let mut world = world(Limits {
+        queued_bytes_max: 200,
+        retained_bytes_max: 200,
+        ..Limits::default()
+    });
+    let (from, slow) = (
+        world.join(connect(Version::V5, "from")),
+        world.join(connect(Version::V5, "slow")),
+    );
+    world.subscribe(slow, &[("q", QoS::AtLeastOnce)]);
+    for (retain, reason) in [
+        (Retain::No, Reason::SlowReceiver),
+        (Retain::Yes, Reason::RetainedLimit),
+    ] {
+        let large = Publish {
+            properties: Bytes::from(vec![0; 200]),
+            retain,
+            ..publish("q", QoS::AtLeastOnce, "x")
+        };
+        world.send(from, Packet::Publish(large));
+        assert_eq!(world.count(reason), 1, "{reason:?}");
+    }
 }
 
 #[test]
@@ -516,6 +550,119 @@ fn what_expires_while_it_waits_is_not_sent_and_is_counted() {
 }
 
 #[test]
+fn a_retained_message_that_expires_is_forgotten_and_counted() {
+    let mut world = world(Limits {
+        retained_max: 1,
+        ..Limits::default()
+    });
+    let (from, to) = (
+        world.join(connect(Version::V5, "from")),
+        world.join(connect(Version::V5, "to")),
+    );
+    let retained = |topic, seconds| {
+        Packet::Publish(Publish {
+            retain: Retain::Yes,
+            lifetime: Some(Duration::from_secs(seconds)),
+            ..publish(topic, QoS::AtLeastOnce, topic)
+        })
+    };
+    let subscribe = || Packet::Subscribe {
+        packet_id: 1,
+        filters: vec![requested("a/#", QoS::AtMostOnce)],
+        subscription_id: 0,
+    };
+    world.send(from, retained("a/1", 5));
+    world.now += Duration::from_secs(4);
+    world.send(to, subscribe());
+    assert_eq!(world.received(to), ["a/1"]);
+    world.now += Duration::from_secs(1);
+    world.send(to, subscribe());
+    assert!(world.received(to).is_empty());
+    assert_eq!(
+        (world.core.stats().retained, world.count(Reason::Expired)),
+        (0, 1)
+    );
+    // Its place is free for another topic.
+    world.send(from, retained("a/2", 5));
+    assert_eq!(
+        (world.core.stats().retained, world.count(Reason::RetainedLimit)),
+        (1, 0)
+    );
+}
+
+#[test]
+fn what_has_expired_makes_room_before_a_receiver_is_called_slow() {
+    let mut world = world(Limits {
+        queued_bytes_max: 200,
+        ..Limits::default()
+    });
+    let (from, to) = (
+        world.join(connect(Version::V5, "from")),
+        world.join(connect(Version::V5, "to")),
+    );
+    world.subscribe(to, &[("q", QoS::AtMostOnce)]);
+    let expiring = |payload, seconds| {
+        Packet::Publish(Publish {
+            lifetime: Some(Duration::from_secs(seconds)),
+            ..publish("q", QoS::AtMostOnce, payload)
+        })
+    };
+    for (payload, seconds) in [("short", 1), ("long", 9)] {
+        world.send(from, expiring(payload, seconds));
+    }
+    world.now += Duration::from_secs(1);
+    world.publish(from, "q", QoS::AtMostOnce, "next");
+    assert_eq!(
+        (world.count(Reason::Expired), world.count(Reason::SlowReceiver)),
+        (1, 0)
+    );
+    assert_eq!(world.received(to), ["long", "next"]);
+    assert_eq!(world.core.stats().queued_bytes, 0);
+}
+
+#[test]
+fn a_link_publishes_what_expires_and_is_not_told_what_has() {
+    let mut world = world(Limits::default());
+    let (here, there) = (
+        world.core.open_link("here".into(), LinkLimits::default()),
+        world.core.open_link("there".into(), LinkLimits::default()),
+    );
+    let to = world.join(connect(Version::V5, "to"));
+    world.subscribe(to, &[("q", QoS::AtLeastOnce)]);
+    world
+        .core
+        .subscribe_link(there, "q", QoS::AtLeastOnce, world.now)
+        .unwrap();
+    for (payload, lifetime) in [
+        ("for ever", None),
+        ("for a second", Some(Duration::from_secs(1))),
+        ("for longer than a clock can tell", Some(Duration::MAX)),
+    ] {
+        let payload = Bytes::from_static(payload.as_bytes());
+        let qos = QoS::AtLeastOnce;
+        world
+            .core
+            .publish(here, "q", payload, qos, Retain::No, lifetime, world.now)
+            .unwrap();
+    }
+    world.now += Duration::from_secs(1);
+    let expected = ["for ever", "for longer than a clock can tell"];
+    assert_eq!(world.received(to), expected);
+    assert_eq!(world.count(Reason::Expired), 1);
+    let mut events = VecDeque::new();
+    world.core.take(there, 9, world.now, &mut events);
+    let taken: Vec<_> = events
+        .into_iter()
+        .filter_map(|event| match event {
+            LinkOutput::Message(incoming) => Some(incoming.message.payload.clone()),
+            LinkOutput::Hint(..) => None,
+        })
+        .collect();
+    assert_eq!(taken, expected);
+    assert_eq!(world.count(Reason::Expired), 2);
+}
+
+#[test]
 fn a_revoked_subscription_sends_nothing_more_not_even_what_waits() {
     let mut world = world(Limits::default());
     let from = world.join(connect(Version::V5, "from"));
@@ -596,6 +743,7 @@ fn a_full_link_holds_its_publishers_back_and_loses_nothing() {
                 Bytes::new(),
                 QoS::AtMostOnce,
                 Retain::No,
+                None,
                 world.now
             ),
             Ok(0)
@@ -639,7 +787,7 @@ fn a_link_is_told_why_its_publish_is_refused() {
         let payload = Bytes::from(vec![0; bytes]);
         let refused = world
             .core
-            .publish(link, topic, payload, QoS::AtMostOnce, retain, world.now);
+            .publish(link, topic, payload, QoS::AtMostOnce, retain, None, world.now);
         assert_eq!(refused, Err(expected));
     }
 }
