@@ -67,6 +67,8 @@ pub(crate) struct MqttConfig {
 pub(crate) struct BrokerConfig {
     connections_max: usize,
     handshakes_max: usize,
+    connections_per_address_per_minute: u32,
+    rate_addresses_max: usize,
     handshake_timeout_s: u64,
     connect_bytes_max: usize,
     packet_bytes_max: usize,
@@ -221,6 +223,14 @@ impl BrokerConfig {
             "broker.handshakes_max is 1 to connections_max",
         );
         rules.require(
+            self.connections_per_address_per_minute >= 1,
+            "broker.connections_per_address_per_minute is at least 1",
+        );
+        rules.require(
+            self.rate_addresses_max >= 1,
+            "broker.rate_addresses_max is at least 1",
+        );
+        rules.require(
             self.keep_alive_max_s >= 10,
             "broker.keep_alive_max_s is at least 10",
         );
@@ -288,6 +298,8 @@ impl BrokerConfig {
         Limits {
             connections_max,
             handshakes_max,
+            connections_per_address_per_minute: self.connections_per_address_per_minute,
+            rate_addresses_max: self.rate_addresses_max,
             handshake_timeout: Duration::from_secs(self.handshake_timeout_s),
             connect_bytes_max: self.connect_bytes_max,
             packet_bytes_max: self.packet_bytes_max,
@@ -556,6 +568,11 @@ mod tests {
             ("mqtt.public", "mqtt.public = ['waypost.example']"),
             ("mqtt.topic_prefix", "mqtt.topic_prefix = 'a/#'"),
             ("broker.handshakes_max", "broker.connections_max = 10"),
+            (
+                "broker.connections_per_address_per_minute",
+                "broker.connections_per_address_per_minute = 0",
+            ),
+            ("broker.rate_addresses_max", "broker.rate_addresses_max = 0"),
             ("broker.handshake_timeout_s", "broker.handshake_timeout_s = 4000"),
             (
                 "broker.keep_alive_max_s",

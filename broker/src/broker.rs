@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -18,6 +18,7 @@ use crate::core::{Core, Subscriber};
 use crate::limits::{Limits, LinkLimits};
 use crate::link::{self, LinkReceiver, LinkSender};
 use crate::listener;
+use crate::rate::{ConnectionRates, Rate};
 use crate::reason::Reason;
 use crate::signal::Signal;
 use crate::stats::Stats;
@@ -36,6 +37,7 @@ impl Broker {
     pub fn new(limits: Limits, authenticate: Arc<dyn Authenticate>, authorise: Arc<dyn Authorise>) -> Broker {
         let core = Core::new(limits.clone(), authorise);
         let telemetry = Telemetry::new(core.counters());
+        let rates = ConnectionRates::new(&limits);
         Broker {
             shared: Arc::new(Shared {
                 limits,
@@ -47,6 +49,7 @@ impl Broker {
                     telemetry,
                 }),
                 handshakes: AtomicUsize::new(0),
+                rates: Mutex::new(rates),
                 closing: watch::Sender::new(false),
                 released: Notify::new(),
                 assigned: AtomicU64::new(0),
@@ -127,6 +130,7 @@ pub(crate) struct Shared {
     /// Byte streams that have not finished their CONNECT.
     pub(crate) handshakes: AtomicUsize,
     pub(crate) closing: watch::Sender<bool>,
+    rates: Mutex<ConnectionRates>,
     released: Notify,
     state: Mutex<State>,
     assigned: AtomicU64,
@@ -155,6 +159,19 @@ impl Shared {
             signal.raise();
         }
         result
+    }
+
+    /// Whether a connection from this address is one too many; one that is, is counted.
+    pub(crate) fn rate(&self, address: IpAddr) -> Rate {
+        let now = tokio::time::Instant::now().into_std();
+        // A panic under this lock is a bug of this crate; the others are served on.
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let rate = rates.take(address, now);
+        drop(rates);
+        if rate == Rate::Over {
+            self.with(|core, _| core.count(Reason::ConnectionRate));
+        }
+        rate
     }
 
     /// Lets a session's connection be woken.

@@ -26,6 +26,7 @@ use crate::core::decode::{BadConnect, Decoder, read_connect};
 use crate::core::encode::{Encoder, refusal};
 use crate::core::packet::{Connect, Packet};
 use crate::core::{ClientIdFrom, Handled};
+use crate::rate::Rate;
 use crate::reason::Reason;
 use crate::signal::Signal;
 
@@ -47,9 +48,12 @@ pub(crate) async fn serve<S>(shared: Arc<Shared>, mut stream: S, peer: SocketAdd
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Some(handshake) = Handshake::begin(&shared) else {
-        shared.with(|core, _| core.count(Reason::HandshakeLimit));
-        tracing::debug!(%peer, "closed unanswered: too many connections without a CONNECT");
+    let rate = shared.rate(peer.ip());
+    let Some(handshake) = Handshake::begin(&shared, rate) else {
+        if rate == Rate::Within {
+            shared.with(|core, _| core.count(Reason::HandshakeLimit));
+        }
+        tracing::debug!(%peer, ?rate, "closed unanswered: too many connections without a CONNECT");
         return;
     };
     let mut input = BytesMut::new();
@@ -59,7 +63,11 @@ where
     )
     .await
     {
-        Ok(Ok(Some(connect))) => admit(&shared, connect, peer),
+        Ok(Ok(Some(connect))) if rate == Rate::Within => admit(&shared, connect, peer),
+        Ok(Ok(Some(connect))) => Err(BadConnect {
+            reason: Reason::ConnectionRate,
+            answer: Some(connect.version),
+        }),
         Ok(Ok(None)) => return,
         Ok(Err(bad)) => {
             shared.with(|core, _| core.count(bad.reason));
@@ -99,12 +107,17 @@ struct Handshake {
 }
 
 impl Handshake {
-    fn begin(shared: &Arc<Shared>) -> Option<Handshake> {
+    /// Those over their rate are told so in half of the places; the other half is for everybody else.
+    fn begin(shared: &Arc<Shared>, rate: Rate) -> Option<Handshake> {
         let handshake = Handshake {
             shared: shared.clone(),
         };
         let before = shared.handshakes.fetch_add(1, Ordering::Relaxed);
-        (before < shared.limits.handshakes_max).then_some(handshake)
+        let places = match rate {
+            Rate::Within => shared.limits.handshakes_max,
+            Rate::Over => shared.limits.handshakes_max / 2,
+        };
+        (before < places).then_some(handshake)
     }
 }
 

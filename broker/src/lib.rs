@@ -79,6 +79,7 @@ pub mod filter;
 mod limits;
 mod link;
 mod listener;
+mod rate;
 mod reason;
 mod signal;
 mod stats;

@@ -14,6 +14,13 @@ pub struct Limits {
     /// Byte streams that have not finished their CONNECT yet; default 1,000. The next one is closed unanswered:
     /// [`crate::Reason::HandshakeLimit`]. Each may hold `connect_bytes_max`.
     pub handshakes_max: usize,
+    /// Connections that one address may open within a minute, all of them at once or one by one; default 3,000. Mobile
+    /// operators put many clients behind one address. A /64 of IPv6 is one address. The next is answered 0x9F (3.1.1: 3)
+    /// where half of `handshakes_max` are free, and closed unanswered otherwise: [`crate::Reason::ConnectionRate`].
+    pub connections_per_address_per_minute: u32,
+    /// Addresses whose rate is known, which are those that have connected within the last minute; default 16,384, 1 MB. At the
+    /// bound all further ones together have the rate of one.
+    pub rate_addresses_max: usize,
     /// Time from the first byte that could have come to the whole CONNECT; default 10 s. Then the stream is closed:
     /// [`crate::Reason::HandshakeTimeout`].
     pub handshake_timeout: Duration,
@@ -62,6 +69,8 @@ impl Default for Limits {
         Limits {
             connections_max: 10_000,
             handshakes_max: 1_000,
+            connections_per_address_per_minute: 3_000,
+            rate_addresses_max: 16_384,
             handshake_timeout: Duration::from_secs(10),
             connect_bytes_max: 16 * 1024,
             packet_bytes_max: 256 * 1024,

@@ -17,6 +17,8 @@ pub enum Reason {
     HandshakeLimit,
     /// Too many sessions.
     ConnectionLimit,
+    /// Too many connections from one address within a minute.
+    ConnectionRate,
     /// The first packet was not a CONNECT.
     NotConnect,
     /// A protocol level that is neither 3.1.1 nor 5.
@@ -92,12 +94,13 @@ pub(crate) struct Codes {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 36] = [
+    pub const ALL: [Reason; 37] = [
         Reason::ClientDisconnected,
         Reason::ConnectionLost,
         Reason::HandshakeTimeout,
         Reason::HandshakeLimit,
         Reason::ConnectionLimit,
+        Reason::ConnectionRate,
         Reason::NotConnect,
         Reason::UnsupportedVersion,
         Reason::BadAuthenticationMethod,
@@ -139,6 +142,7 @@ impl Reason {
             Reason::HandshakeTimeout => "handshake_timeout",
             Reason::HandshakeLimit => "handshake_limit",
             Reason::ConnectionLimit => "connection_limit",
+            Reason::ConnectionRate => "connection_rate",
             Reason::NotConnect => "not_connect",
             Reason::UnsupportedVersion => "unsupported_version",
             Reason::BadAuthenticationMethod => "bad_authentication_method",
@@ -181,6 +185,7 @@ impl Reason {
             Reason::HandshakeTimeout | Reason::NotConnect => (0x82, None),
             Reason::HandshakeLimit | Reason::ServerBusy => (0x89, Some(3)),
             Reason::ConnectionLimit => (0x97, Some(3)),
+            Reason::ConnectionRate => (0x9F, Some(3)),
             Reason::UnsupportedVersion => (0x84, Some(1)),
             Reason::BadAuthenticationMethod => (0x8C, None),
             // 3.1.1 clients get "not authorized" for both, so that a guesser does not learn which part was wrong.

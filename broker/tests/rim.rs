@@ -704,3 +704,45 @@ async fn what_a_publisher_says_of_its_message_reaches_receivers_unaltered() {
     };
     assert_eq!(received.properties, Some(expected));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_connects_too_often_is_told_so_and_let_in_again_at_its_rate() {
+    let broker = broker(Limits {
+        connections_per_address_per_minute: 2,
+        handshakes_max: 3,
+        ..Limits::default()
+    });
+    let _first = Client::join(&broker, "first").await;
+    let _second = Client::join(&broker, "second").await;
+    let mut five = Client::dial(&broker);
+    five.send(&connect5("third", "secret", None)).await;
+    let mut answer = [0; 5];
+    five.stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, [0x20, 3, 0, 0x9F, 0]);
+    drop(five);
+    let mut four = Client::dial(&broker);
+    four.send4(v4::Packet::Connect(connect4("third", "secret"))).await;
+    let mut answer = [0; 4];
+    four.stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, [0x20, 2, 0, 3]);
+    assert_eq!(broker.stats().count(Reason::ConnectionRate), 2);
+    drop(four);
+
+    // Two that say nothing: the first takes the place for those over their rate, the second is closed.
+    let _silent = Client::dial(&broker);
+    assert_eq!(Client::dial(&broker).receive5().await, None);
+    assert_eq!(broker.stats().count(Reason::ConnectionRate), 4);
+    assert_eq!(broker.stats().count(Reason::HandshakeLimit), 0);
+    // Another address finds places of its own.
+    let (near, far) = tokio::io::duplex(4_096);
+    tokio::spawn(broker.serve_connection(far, ([192, 0, 2, 1], 1).into()));
+    let mut other = Client {
+        stream: near,
+        read: BytesMut::new(),
+    };
+    other.send(&connect5("other", "secret", None)).await;
+    assert_eq!(other.connack5().await.code, v5::ConnectReturnCode::Success);
+
+    tokio::time::advance(Duration::from_secs(30)).await;
+    Client::join(&broker, "third").await;
+}
