@@ -3,6 +3,7 @@
 //! Defaults stand in `waypost.default.toml`, which is compiled in; a file is stronger, the environment stronger than
 //! the file, flags stronger than the environment. An unknown key fails, wherever it stands.
 
+use crate::limits::Connections;
 use anyhow::Context;
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
@@ -51,6 +52,7 @@ pub(crate) struct LogConfig {
 #[serde(deny_unknown_fields)]
 pub(crate) struct HttpConfig {
     pub(crate) listen: SocketAddr,
+    pub(crate) connections_max: usize,
     pub(crate) behind_tls: bool,
 }
 
@@ -184,6 +186,7 @@ impl Config {
             http.listen != mqtt.listen || http.listen.port() == 0,
             "http.listen and mqtt.listen are two addresses",
         );
+        rules.require(http.connections_max >= 1, "http.connections_max is at least 1");
         for address in &mqtt.public {
             rules.require(
                 is_public_address(address),
@@ -198,6 +201,15 @@ impl Config {
         broker.check(&mqtt.topic_prefix, &mut rules);
         bridge.check(&mut rules);
         rules.broken
+    }
+
+    /// The connections that are wanted, each of which is an open file.
+    pub(crate) fn connections(&self) -> Connections {
+        Connections {
+            http_max: self.http.connections_max,
+            mqtt_max: self.broker.connections_max,
+            mqtt_handshakes_max: self.broker.handshakes_max,
+        }
     }
 
     /// What the bridge is started with.
@@ -280,24 +292,11 @@ impl BrokerConfig {
         rules.require(self.link_hints_max >= 1, "broker.link_hints_max is at least 1");
     }
 
-    /// The bounds of the broker, where this process may have `handles_max` open files; `None` where nobody says.
-    pub(crate) fn limits(&self, handles_max: Option<u64>) -> Limits {
-        let room = handles_max
-            .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX))
-            .saturating_sub(HANDLES_RESERVED)
-            .max(CONNECTIONS_AT_LEAST);
-        // A handshake that succeeds becomes a connection, and until then it is one more file.
-        let handshakes_max = self.handshakes_max.min(room / 10);
-        let connections_max = self.connections_max.min(room - handshakes_max);
-        if connections_max < self.connections_max {
-            tracing::warn!(
-                connections_max,
-                "this process may open few files, so at most {connections_max} clients can connect; raise `ulimit -n`"
-            );
-        }
+    /// The bounds of the broker, with as many connections as there are files for.
+    pub(crate) fn limits(&self, connections: Connections) -> Limits {
         Limits {
-            connections_max,
-            handshakes_max,
+            connections_max: connections.mqtt_max,
+            handshakes_max: connections.mqtt_handshakes_max,
             connections_per_address_per_minute: self.connections_per_address_per_minute,
             rate_addresses_max: self.rate_addresses_max,
             handshake_timeout: Duration::from_secs(self.handshake_timeout_s),
@@ -354,10 +353,6 @@ impl BridgeConfig {
 
 /// The largest packet that MQTT can describe.
 const MQTT_PACKET_BYTES_MAX: usize = 268_435_455;
-/// Open files that are not the broker's: 1,024 connections of HTTP, the store, the terminal.
-const HANDLES_RESERVED: usize = 1_024 + 256;
-/// So many clients are tried however few files there may be.
-const CONNECTIONS_AT_LEAST: usize = 100;
 
 /// Collects what is broken.
 #[derive(Default)]
@@ -483,7 +478,7 @@ mod tests {
     fn the_default_file_says_what_the_crates_do_by_themselves() {
         let config = defaults();
         assert_eq!(config.problems(), Vec::<String>::new());
-        assert_eq!(config.broker.limits(None), Limits::default());
+        assert_eq!(config.broker.limits(config.connections()), Limits::default());
         assert_eq!(config.broker.link_limits(), LinkLimits::default());
         assert_eq!(
             format!("{:?}", config.bridge_options().unwrap()),
@@ -567,6 +562,7 @@ mod tests {
             ("http.listen", "mqtt.listen = '127.0.0.1:8080'"),
             ("mqtt.public", "mqtt.public = ['waypost.example']"),
             ("mqtt.topic_prefix", "mqtt.topic_prefix = 'a/#'"),
+            ("http.connections_max", "http.connections_max = 0"),
             ("broker.handshakes_max", "broker.connections_max = 10"),
             (
                 "broker.connections_per_address_per_minute",
@@ -599,24 +595,6 @@ mod tests {
             let problems = figment.extract::<Config>().unwrap().problems();
             assert_eq!(problems.len(), 1, "{settings}: {problems:?}");
             assert!(problems[0].starts_with(key), "{settings}: {problems:?}");
-        }
-    }
-
-    #[test]
-    fn the_broker_takes_fewer_clients_where_there_are_few_files() {
-        let broker = defaults().broker;
-        for (handles, connections, handshakes) in [
-            (Some(1_048_576), 10_000, 1_000),
-            (Some(4_096), 2_535, 281),
-            (Some(1_024), 90, 10),
-            (None, 10_000, 1_000),
-        ] {
-            let limits = broker.limits(handles);
-            assert_eq!(
-                (limits.connections_max, limits.handshakes_max),
-                (connections, handshakes),
-                "{handles:?}"
-            );
         }
     }
 }

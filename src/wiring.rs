@@ -8,7 +8,7 @@ mod link;
 
 use crate::config::Config;
 use crate::data_folder::{Addresses, AdminToken};
-use crate::limits::raise_open_files;
+use crate::limits::{Connections, raise_open_files};
 use admission::{Admission, Permissions};
 use anyhow::Context;
 use link::InProcessLink;
@@ -111,9 +111,11 @@ impl Server {
         // Before the broker: it registers its metrics when it is made.
         let metrics = install_metrics()?;
         let options = config.bridge_options()?;
+        let connections = config.connections().within(raise_open_files());
+        warn_about_few_files(config.connections(), connections);
         let admission = Admission::default();
         let broker = Broker::new(
-            config.broker.limits(raise_open_files()),
+            config.broker.limits(connections),
             Arc::new(admission.clone()),
             Arc::new(Permissions::new(options.topic_prefix.clone())),
         );
@@ -151,7 +153,7 @@ impl Server {
             .build()
             .context("sign-in cannot be prepared")?;
         warn_about_open_addresses(config, addresses);
-        let http = tokio::spawn(serve(http, router(api), stopping));
+        let http = tokio::spawn(serve(http, router(api), connections.http_max, stopping));
         Ok(Self {
             bridge,
             broker,
@@ -213,6 +215,20 @@ fn public_addresses(config: &Config, listens: SocketAddr) -> Vec<String> {
         )];
     }
     vec![format!("mqtt://{listens}")]
+}
+
+fn warn_about_few_files(wanted: Connections, connections: Connections) {
+    if connections != wanted {
+        let Connections {
+            http_max, mqtt_max, ..
+        } = connections;
+        tracing::warn!(
+            mqtt_max,
+            http_max,
+            "this process may open few files, so at most {mqtt_max} devices can be connected, and {http_max} connections \
+             of HTTP; raise `ulimit -n`"
+        );
+    }
 }
 
 fn warn_about_open_addresses(config: &Config, addresses: Addresses) {

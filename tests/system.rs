@@ -8,6 +8,7 @@ mod durability;
 mod fault;
 mod kill;
 mod mqtt_clients;
+mod open_files;
 mod proxy;
 mod round_trip;
 mod server;

@@ -16,6 +16,8 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::OptionFuture;
 use metrics::Counter;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep_until, timeout};
@@ -43,19 +45,38 @@ thread_local! {
     static READ_BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
 }
 
-/// Serves one byte stream until it ends.
-pub(crate) async fn serve<S>(shared: Arc<Shared>, mut stream: S, peer: SocketAddr)
+/// Serves one byte stream until it ends. Whether there is a place for it is decided before this returns, and a stream without
+/// one is gone by then: however many come at once, those that wait to be looked at hold no handle.
+pub(crate) fn serve<S>(
+    shared: Arc<Shared>,
+    stream: S,
+    peer: SocketAddr,
+) -> impl Future<Output = ()> + Send + use<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let rate = shared.rate(peer.ip());
-    let Some(handshake) = Handshake::begin(&shared, rate) else {
+    let handshake = Handshake::begin(&shared, rate);
+    if handshake.is_none() {
         if rate == Rate::Within {
             shared.with(|core, _| core.count(Reason::HandshakeLimit));
         }
         tracing::debug!(%peer, ?rate, "closed unanswered: too many connections without a CONNECT");
-        return;
-    };
+    }
+    let placed = handshake.map(|handshake| serve_placed(shared, stream, peer, rate, handshake));
+    // Not awaited in a block of its own, which would hold it twice.
+    OptionFuture::from(placed).map(drop)
+}
+
+async fn serve_placed<S>(
+    shared: Arc<Shared>,
+    mut stream: S,
+    peer: SocketAddr,
+    rate: Rate,
+    handshake: Handshake,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut input = BytesMut::new();
     let admitted = match timeout(
         shared.limits.handshake_timeout,

@@ -9,7 +9,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Sessions at the same time; default 10,000. The next CONNECT is answered 0x97 (3.1.1: 3):
-    /// [`crate::Reason::ConnectionLimit`]. Keep it below the limit of file handles.
+    /// [`crate::Reason::ConnectionLimit`]. The broker holds at most as many byte streams as this and twice `handshakes_max`:
+    /// those that shake hands, and sessions that are being closed. Keep that below the limit of file handles.
     pub connections_max: usize,
     /// Byte streams that have not finished their CONNECT yet; default 1,000. The next one is closed unanswered:
     /// [`crate::Reason::HandshakeLimit`]. Each may hold `connect_bytes_max`.

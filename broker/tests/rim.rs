@@ -720,6 +720,9 @@ async fn an_address_that_connects_too_often_is_told_so_and_let_in_again_at_its_r
     five.stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(answer, [0x20, 3, 0, 0x9F, 0]);
     drop(five);
+    // The clock is the test's: this ends when everybody has done what there was to do.
+    let everybody_is_idle = || tokio::time::sleep(Duration::from_millis(1));
+    everybody_is_idle().await;
     let mut four = Client::dial(&broker);
     four.send4(v4::Packet::Connect(connect4("third", "secret"))).await;
     let mut answer = [0; 4];
@@ -727,6 +730,7 @@ async fn an_address_that_connects_too_often_is_told_so_and_let_in_again_at_its_r
     assert_eq!(answer, [0x20, 2, 0, 3]);
     assert_eq!(broker.stats().count(Reason::ConnectionRate), 2);
     drop(four);
+    everybody_is_idle().await;
 
     // Two that say nothing: the first takes the place for those over their rate, the second is closed.
     let _silent = Client::dial(&broker);

@@ -13,7 +13,7 @@
 //!     .shutdown(stopping.clone())
 //!     .build()?;
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
-//! tokio::spawn(serve(listener, router(state), stopping));
+//! tokio::spawn(serve(listener, router(state), 1_024, stopping));
 //! // … and at the end:
 //! stop.send(true)?;
 //! # Ok(())

@@ -18,8 +18,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 
-/// How many connections there may be at once; a further one is answered 503. Each stream of events holds one.
-const CONNECTIONS_MAX: usize = 1_024;
 /// How long a client may take to send the head of a request, counted from the end of the last one.
 const HEADER_READ_MAX: Duration = Duration::from_secs(30);
 /// How long a client may take nothing of what is being sent to it.
@@ -34,9 +32,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Serves until `shutdown` is true or its sender is gone; then takes no more connections, lets requests that are
 /// under way finish for at most ten seconds, and returns.
 ///
-/// At most 1,024 connections at once; a further one is answered 503 and counted. A client has 30 seconds to send
-/// the head of a request, and 30 seconds to take the next bytes of an answer.
-pub async fn serve(listener: TcpListener, router: Router, mut shutdown: watch::Receiver<bool>) {
+/// At most `connections_max` connections at once, and each stream of events holds one; a further one is answered 503 and
+/// counted. What has become a WebSocket is none any more. A client has 30 seconds to send the head of a request, and 30
+/// seconds to take the next bytes of an answer.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    connections_max: usize,
+    mut shutdown: watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -45,7 +49,7 @@ pub async fn serve(listener: TcpListener, router: Router, mut shutdown: watch::R
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) if connections.len() >= CONNECTIONS_MAX => refuse(stream),
+            Ok((stream, _)) if connections.len() >= connections_max => refuse(stream),
             Ok((stream, peer)) => {
                 connections.spawn(serve_connection(stream, peer, router.clone(), shutdown.clone()));
             }
@@ -235,7 +239,11 @@ mod tests {
         let router = Router::new()
             .route("/", get(async || "well"))
             .route("/endless", get(endless));
-        (address, stop, tokio::spawn(serve(listener, router, stopping)))
+        (
+            address,
+            stop,
+            tokio::spawn(serve(listener, router, 100, stopping)),
+        )
     }
 
     #[tokio::test]

@@ -22,6 +22,8 @@ pub struct FjallKeys {
 
 /// Disk for the journal, at most: what an idle keyspace may pin.
 const JOURNAL_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// Files of data that are kept open at the same time; another one is opened when it is read.
+const OPEN_FILES_MAX: usize = 128;
 /// Memory for blocks that were read.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// Memory for what is not yet flushed, for each keyspace.
@@ -42,6 +44,7 @@ impl FjallStore {
         let database = Database::builder(folder)
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .cache_size(CACHE_BYTES)
+            .max_cached_files(Some(OPEN_FILES_MAX))
             .worker_threads(2)
             .open()
             .map_err(|error| match error {

@@ -26,7 +26,7 @@ async fn listening() -> (World, SocketAddr, mpsc::UnboundedReceiver<SocketAddr>)
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, world.router.clone(), world.stop.subscribe()));
+    tokio::spawn(serve(listener, world.router.clone(), 100, world.stop.subscribe()));
     (world, address, peers)
 }
 
