@@ -17,7 +17,7 @@ WEB_BUILT := $(WEB)/dist/index.html
 # In this order, whatever -j says.
 .NOTPARALLEL:
 
-.PHONY: help demo web test test-web test-doc test-fault test-rust tools lint ci bench
+.PHONY: help demo web test test-web test-doc test-fault test-rust tools lint ci bench fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -102,3 +102,15 @@ ci: ## what CI runs: lint and test, with the lock files as they stand
 bench: ## the tables of BENCHMARKS.md
 	@scripts/need cargo cc
 	cargo test $(CARGO_FLAGS) --package waypost-proto --test wire sizes -- --nocapture --test-threads 1
+
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+
+# cargo-fuzz asks for flags that are not stable; what is found new stays out of the kept corpus.
+fuzz: ## every fuzz target, ten minutes each (FUZZ_SECONDS)
+	@cargo fuzz --version >/dev/null 2>&1 || { echo 'cargo-fuzz is missing: cargo install cargo-fuzz' >&2; exit 1; }
+	set -e; for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/target/found/$$target; \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run $$target fuzz/target/found/$$target fuzz/corpus/$$target \
+			-- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10; \
+	done

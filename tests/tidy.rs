@@ -37,6 +37,11 @@ const ARROWS: &[Arrows] = &[
         tests_use: &[],
     },
     Arrows {
+        package: "waypost-fuzz",
+        uses: &["waypost-broker"],
+        tests_use: &[],
+    },
+    Arrows {
         package: "waypost",
         uses: &[
             "waypost-broker",

@@ -85,6 +85,16 @@ mod signal;
 mod stats;
 mod telemetry;
 
+/// Runs the whole path of a packet with the history that these bytes are; for the fuzz target.
+///
+/// # Panics
+/// When something that must hold does not.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn fuzz_packets(input: &[u8]) {
+    core::fuzzing::drive(input, std::time::Instant::now());
+}
+
 pub use crate::auth::{
     AllowList, Authenticate, Authorise, ConnectAttempt, Principal, Refusal, Retain, Verdict,
 };

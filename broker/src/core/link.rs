@@ -97,7 +97,7 @@ impl LinkQueue {
         true
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn queued_bytes(&self) -> usize {
         self.queued_bytes
     }

@@ -12,6 +12,8 @@
 mod connect;
 pub(crate) mod decode;
 pub(crate) mod encode;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gate;
 pub(crate) mod link;
 pub(crate) mod message;
@@ -346,7 +348,7 @@ impl Core {
         self.links[link].closed
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn link_queued_bytes(&self, link: usize) -> usize {
         self.links[link].queued_bytes()
     }
