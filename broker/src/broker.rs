@@ -59,7 +59,8 @@ impl Broker {
     }
 
     /// Speaks MQTT over a byte stream until one side ends it; spawn the future that it returns. `peer` goes to
-    /// [`Authenticate`] and the logs. The stream should not hold small writes back.
+    /// [`Authenticate`] and the logs, and its rate is counted. The stream should not hold small writes back. Where there is no
+    /// place for it, it is closed before this returns, and the future has nothing to do.
     pub fn serve_connection<S>(&self, stream: S, peer: SocketAddr) -> impl Future<Output = ()> + Send + use<S>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -340,7 +340,11 @@ mod tests {
             client.write_all(&sent).await.unwrap();
             let [high, low] = status.to_be_bytes();
             expect(&mut client, &[0x88, 2, high, low]).await;
-            // And it does not have to agree.
+            // Nothing follows, and what the client still says is taken until it agrees.
+            assert_eq!(client.read(&mut [0; 9]).await.unwrap(), 0, "{status}");
+            assert!(!serving.is_finished(), "{status}");
+            client.write_all(&[0; 300]).await.unwrap();
+            drop(client);
             assert_eq!(
                 serving.await.unwrap(),
                 Err(io::ErrorKind::InvalidData),

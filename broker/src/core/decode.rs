@@ -285,6 +285,7 @@ impl Decoder {
             lifetime: properties
                 .and_then(|properties| properties.message_expiry_interval)
                 .map(|seconds| Duration::from_secs(seconds.into())),
+            expires_at: None,
         })
     }
 
@@ -325,6 +326,7 @@ fn packet_of_4(packet: v4::Packet) -> Result<Packet, Reason> {
             packet_id: publish.pkid,
             properties: Bytes::new(),
             lifetime: None,
+            expires_at: None,
         })),
         v4::Packet::PubAck(ack) => Ok(Packet::PubAck { packet_id: ack.pkid }),
         v4::Packet::Subscribe(subscribe) => Ok(Packet::Subscribe {

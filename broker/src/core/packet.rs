@@ -1,7 +1,7 @@
 //! What a client said and what it is told, the same for both protocol versions.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -49,6 +49,8 @@ pub(crate) struct Publish {
     pub(crate) packet_id: u16,
     pub(crate) properties: Bytes,
     pub(crate) lifetime: Option<Duration>,
+    /// When that is over; known once the core has seen the packet, and kept where it has to wait for room on a link.
+    pub(crate) expires_at: Option<Instant>,
 }
 
 /// One filter of a SUBSCRIBE.

@@ -44,17 +44,21 @@ struct LinkFull {
 }
 
 impl Core {
-    pub(super) fn handle_publish(&mut self, key: usize, publish: Publish, now: Instant) -> Handled {
+    pub(super) fn handle_publish(&mut self, key: usize, mut publish: Publish, now: Instant) -> Handled {
         if let Err(refused) = self.judge_publish(key, &publish, now) {
             self.refuse_publish(key, &publish, refused);
             return Handled::Done;
         }
+        // [MQTT-3.3.2-6] the time that it waits here counts, also before it is routed.
+        publish.expires_at = publish
+            .expires_at
+            .or(publish.lifetime.map(|lifetime| now + lifetime));
         let message = Arc::new(Message {
             topic: publish.topic.clone(),
             payload: publish.payload.clone(),
             from: self.sessions[key].principal.client_id.clone(),
             properties: publish.properties.clone(),
-            expires_at: publish.lifetime.map(|lifetime| now + lifetime),
+            expires_at: publish.expires_at,
         });
         let from = Some(Subscriber::Session(key));
         if let Err(LinkFull { link }) = self.route(&message, publish.qos, publish.retain, from, now) {

@@ -67,6 +67,7 @@ fn publish(topic: &str, qos: QoS, payload: &str) -> Publish {
         packet_id: u16::from(qos != QoS::AtMostOnce),
         properties: Bytes::new(),
         lifetime: None,
+        expires_at: None,
     }
 }
 
@@ -618,6 +619,37 @@ fn what_has_expired_makes_room_before_a_receiver_is_called_slow() {
     );
     assert_eq!(world.received(to), ["long", "next"]);
     assert_eq!(world.core.stats().queued_bytes, 0);
+}
+
+#[test]
+fn the_time_that_a_packet_waits_for_room_on_a_link_counts() {
+    let mut world = world(Limits::default());
+    let limits = LinkLimits {
+        queued_bytes_max: 100,
+        ..LinkLimits::default()
+    };
+    let link = world.core.open_link("bridge".into(), limits);
+    world
+        .core
+        .subscribe_link(link, "a/#", QoS::AtMostOnce, world.now)
+        .unwrap();
+    let from = world.join(connect(Version::V5, "from"));
+    world.publish(from, "a/x", QoS::AtMostOnce, "first");
+    let waits = Publish {
+        lifetime: Some(Duration::from_secs(5)),
+        ..publish("a/x", QoS::AtMostOnce, "second")
+    };
+    let Handled::Paused(waits) = world.send(from, Packet::Publish(waits)) else {
+        panic!("the link is full")
+    };
+    world.now += Duration::from_secs(5);
+    let mut events = VecDeque::new();
+    world.core.take(link, 9, world.now, &mut events);
+    assert!(matches!(world.send(from, waits), Handled::Done));
+    events.clear();
+    world.core.take(link, 9, world.now, &mut events);
+    assert!(events.is_empty(), "{events:?}");
+    assert_eq!(world.count(Reason::Expired), 1);
 }
 
 #[test]
