@@ -3,19 +3,20 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { lastEntry, stateOf } from "../dashboard/src/state/thread.ts";
 import { Dispatch } from "../dashboard/src/state/dispatch.svelte.ts";
+import { browserFor, type Fault } from "./cookie-jar.ts";
 import { startMock } from "./mock.mjs";
 
 let mock: Awaited<ReturnType<typeof startMock>>;
 let dispatch: Dispatch;
 /** What the network does to a request; null leaves it alone. */
-let fault: ((path: string, init: RequestInit, go: () => Promise<Response>) => Promise<Response>) | null;
+let fault: Fault | null;
 
 beforeEach(async () => {
   const kept = new Map<string, string>();
   vi.stubGlobal("localStorage", { getItem: (key: string) => kept.get(key) ?? null, setItem: (key: string, value: string) => kept.set(key, value) });
   mock = await startMock({ vehicles: 4, hasty: true });
   fault = null;
-  dispatch = new Dispatch(browserFor(() => mock.url));
+  dispatch = new Dispatch(browserFor(() => mock.url, () => fault));
   await dispatch.signIn("dispatcher@example.com", "waypost");
   await vi.waitFor(() => expect(dispatch.connected).toBe(true));
 });
@@ -25,20 +26,6 @@ afterEach(async () => {
   await mock.close();
   vi.unstubAllGlobals();
 });
-
-/** A `fetch` with a cookie jar of one. */
-function browserFor(base: () => string): typeof fetch {
-  let cookie = "";
-  return async (input, init = {}) => {
-    const path = String(input);
-    const go = async () => {
-      const answer = await fetch(base() + path, { ...init, headers: { ...(init.headers as Record<string, string>), cookie } });
-      cookie = answer.headers.get("set-cookie")?.split(";")[0] ?? cookie;
-      return answer;
-    };
-    return fault === null ? go() : fault(path, init, go);
-  };
-}
 
 const STREAM = "4712";
 const texts = (text: string) => dispatch.thread(STREAM).entries.filter((entry) => entry.body.kind === "text" && entry.body.text === text);

@@ -5,7 +5,25 @@
 
 import type { ServerClock } from "./clock.ts";
 import { problemOf, unreachable } from "./problem.ts";
-import type { Body, Device, Entry, Page, Receipt, Session, Stream, TrackFeature } from "./wire.ts";
+import type {
+  Broadcast,
+  Credentials,
+  Device,
+  Entry,
+  Group,
+  Key,
+  NewBody,
+  Page,
+  Person,
+  Receipt,
+  Recipients,
+  Role,
+  Session,
+  Slot,
+  Stream,
+  Template,
+  TrackFeature,
+} from "./wire.ts";
 
 export const BASE = "/api/v1";
 
@@ -13,9 +31,27 @@ export const BASE = "/api/v1";
 export const ENTRIES_PAGE = 50;
 
 export interface Post {
-  body: Body;
+  body: NewBody;
   urgent?: boolean;
   reply_to?: number;
+}
+
+export interface NewBroadcast {
+  to: Partial<Recipients>;
+  body: NewBody;
+  urgent?: boolean;
+}
+
+export interface DeviceFields {
+  name: string;
+  driver: { name: string; locale: string } | null;
+  groups: string[];
+}
+
+export interface GroupFields {
+  name: string;
+  devices: string[];
+  history: Group["history"];
 }
 
 export class Api {
@@ -66,6 +102,91 @@ export class Api {
 
   async receipts(stream: string, seq: number): Promise<Receipt[]> {
     return (await this.#json<Page<Receipt>>("GET", `/streams/${encodeURIComponent(stream)}/receipts?seq=${seq}`)).items;
+  }
+
+  templates(): Promise<Template[]> {
+    return this.#all("/templates");
+  }
+
+  putTemplate(key: string, template: { text: Record<string, string>; slots: Slot[] }): Promise<Template> {
+    return this.#json("PUT", `/templates/${encodeURIComponent(key)}`, template);
+  }
+
+  async deleteTemplate(key: string): Promise<void> {
+    await this.#request("DELETE", `/templates/${encodeURIComponent(key)}`);
+  }
+
+  broadcasts(): Promise<Broadcast[]> {
+    return this.#all("/broadcasts");
+  }
+
+  broadcast(id: string): Promise<Broadcast> {
+    return this.#json("GET", `/broadcasts/${encodeURIComponent(id)}`);
+  }
+
+  addBroadcast(broadcast: NewBroadcast, key: string): Promise<Broadcast> {
+    return this.#json("POST", "/broadcasts", broadcast, key);
+  }
+
+  groups(): Promise<Group[]> {
+    return this.#all("/groups");
+  }
+
+  addGroup(group: GroupFields, key: string): Promise<Group> {
+    return this.#json("POST", "/groups", group, key);
+  }
+
+  changeGroup(id: string, group: Partial<GroupFields>): Promise<Group> {
+    return this.#json("PATCH", `/groups/${encodeURIComponent(id)}`, group);
+  }
+
+  async deleteGroup(id: string): Promise<void> {
+    await this.#request("DELETE", `/groups/${encodeURIComponent(id)}`);
+  }
+
+  addDevice(device: Omit<DeviceFields, "groups">, key: string): Promise<{ device: Device; credentials: Credentials }> {
+    return this.#json("POST", "/devices", device, key);
+  }
+
+  changeDevice(id: string, device: Partial<DeviceFields>): Promise<Device> {
+    return this.#json("PATCH", `/devices/${encodeURIComponent(id)}`, device);
+  }
+
+  /** Draws a new secret; the old one stops working. */
+  rotateCredentials(id: string, key: string): Promise<Credentials> {
+    return this.#json("POST", `/devices/${encodeURIComponent(id)}/credentials`, undefined, key);
+  }
+
+  async revokeDevice(id: string): Promise<void> {
+    await this.#request("DELETE", `/devices/${encodeURIComponent(id)}`);
+  }
+
+  people(): Promise<Person[]> {
+    return this.#all("/people");
+  }
+
+  addPerson(person: Omit<Person, "id"> & { password: string }, key: string): Promise<Person> {
+    return this.#json("POST", "/people", person, key);
+  }
+
+  changePerson(id: string, person: Partial<Omit<Person, "id">> & { password?: string }): Promise<Person> {
+    return this.#json("PATCH", `/people/${encodeURIComponent(id)}`, person);
+  }
+
+  async deletePerson(id: string): Promise<void> {
+    await this.#request("DELETE", `/people/${encodeURIComponent(id)}`);
+  }
+
+  keys(): Promise<Key[]> {
+    return this.#all("/keys");
+  }
+
+  addKey(key: { name: string; role: Role }, idempotencyKey: string): Promise<Key & { token: string }> {
+    return this.#json("POST", "/keys", key, idempotencyKey);
+  }
+
+  async deleteKey(id: string): Promise<void> {
+    await this.#request("DELETE", `/keys/${encodeURIComponent(id)}`);
   }
 
   async track(device: string, from: Date, to: Date): Promise<TrackFeature[]> {

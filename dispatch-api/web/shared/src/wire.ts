@@ -62,16 +62,100 @@ export interface Member {
 
 export interface Stream {
   id: string;
-  kind: string;
+  kind: "direct" | "group" | "broadcast" | "job" | "control";
   title: string;
   members: Member[];
   head: number;
   unread: number;
 }
 
+export type SlotKind = "number" | "text" | "time";
+
+export interface Slot {
+  name: string;
+  kind: SlotKind;
+}
+
+/** A quick reply: one text for each language, with `{name}` where a slot goes. */
+export interface Template {
+  key: string;
+  version: number;
+  text: Record<string, string>;
+  slots: Slot[];
+}
+
+/** What is written into the slots of a template, by their names; a time is `HH:MM`. */
+export type SlotValues = Record<string, string | number>;
+
+export interface Group {
+  id: string;
+  name: string;
+  stream: string;
+  /** Ids of the devices that are in it. */
+  devices: string[];
+  /** Whether somebody who joins sees what was written before. */
+  history: "none" | "all";
+}
+
+export interface Key {
+  id: string;
+  name: string;
+  role: Role;
+  created_at: Time;
+}
+
+/** What a device needs to connect. Its secret is told once. */
+export interface Credentials {
+  device: string;
+  name: string;
+  secret: string;
+  mqtt: string[];
+  ca: string | null;
+}
+
+export interface Recipients {
+  devices: string[];
+  groups: string[];
+}
+
+/** How many recipients have come at least so far. */
+export interface Counts {
+  recipients: number;
+  sent: number;
+  delivered: number;
+  read: number;
+  acted: number;
+}
+
+/** The rung that a recipient stands on who has not answered. */
+export type Stage = "accepted" | "sent" | "delivered" | "read";
+
+export interface Outstanding {
+  member: Member;
+  stage: Stage;
+  /** When the rung was reached. */
+  since: Time;
+}
+
+export interface Broadcast {
+  id: string;
+  stream: string;
+  author: Member;
+  server_at: Time;
+  urgent: boolean;
+  body: Body;
+  to: Recipients;
+  counts: Counts;
+  /** Everyone who has not answered; a list of broadcasts may leave it out. */
+  outstanding?: Outstanding[];
+}
+
+/** What is written: the server turns it into a {@link Body}. */
+export type NewBody = { kind: "text"; text: string } | { kind: "reply"; template: string; slots: SlotValues };
+
 export type Body =
   | { kind: "text"; text: string }
-  | { kind: "reply"; template: string; version: number; slots: Record<string, unknown>; text: string }
+  | { kind: "reply"; template: string; version: number; slots: SlotValues; text: string }
   | { kind: "alert"; text: string; level: string }
   | { kind: "place"; position: { lat: number; lon: number }; label: string | null }
   | { kind: "file"; file: string; name: string; type: string; bytes: number; caption: string | null }
@@ -88,7 +172,10 @@ export interface Entry {
   server_at: Time;
   urgent: boolean;
   expires_at: Time | null;
+  /** The number of the entry that it answers. */
   reply_to: number | null;
+  /** The stream of that entry where it is another: the answer to a broadcast stands in the driver's own conversation. */
+  reply_to_stream?: string | null;
   body: Body;
 }
 
