@@ -9,12 +9,14 @@ import { readFile } from "node:fs/promises";
 import { randomBytes, randomUUID } from "node:crypto";
 import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
+import { bodyOf, officeRoutes, seedOffice } from "./mock-office.mjs";
 import { drive, driveBefore, makeVehicles, randomFrom } from "./mock-fleet.mjs";
 
 const DIST = join(fileURLToPath(import.meta.url), "../../dist");
 const PERSON = { id: "p1", email: "dispatcher@example.com", name: "Dana Brooks", role: "dispatcher" };
+const ADMIN = { id: "p2", email: "admin@example.com", name: "Ada Whitfield", role: "admin" };
 const OFFICE = { id: "office", kind: "office", name: "Office" };
-const AUTHOR = { id: PERSON.id, kind: "person", name: PERSON.name };
+const AUTHOR = authorOf(PERSON);
 const CONTENT_SECURITY_POLICY =
   "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
 const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".json": "application/json" };
@@ -22,20 +24,23 @@ const STEP_MS = 1000;
 const ANSWERS = ["Understood.", "On my way, about 15 minutes.", "At the gate, waiting for the dock.", "Traffic on Dodge Street, will be late.", "Done, papers are signed."];
 
 /**
- * Starts a mock. `hasty` makes drivers read and answer within a fraction of a second, for tests. What is said `quiet` makes no event.
- * @returns {Promise<{url: string, close: () => Promise<void>, dropStreams: () => void, endSessions: () => void, say: (device: string, text: string, options?: {quiet?: boolean, urgent?: boolean}) => object, requests: string[]}>}
+ * Starts a mock. For tests, `hasty` makes drivers read and answer within a fraction of a second, and `idle` makes them do nothing but what `climb` and
+ * `answer` say. What is said `quiet` makes no event.
+ * @returns {Promise<{url: string, close: () => Promise<void>, dropStreams: () => void, endSessions: () => void, say: (device: string, text: string, options?: {quiet?: boolean, urgent?: boolean}) => object, climb: (stream: string, seq: number, step: string, device: string) => void, answer: (stream: string, seq: number, device: string, text: string) => void, requests: string[]}>}
  */
-export async function startMock({ port = 0, vehicles: count = 12, seed = 7, password = "waypost", hasty = false } = {}) {
+export async function startMock({ port = 0, vehicles: count = 12, seed = 7, password = "waypost", hasty = false, idle = false } = {}) {
   const random = randomFrom(seed);
   const started = Date.now();
   const vehicles = makeVehicles(count, random, started);
   const streams = new Map();
+  const people = [PERSON, ADMIN];
   const sessions = new Map();
   const answers = new Map();
   const log = [];
   const listeners = new Set();
   const requests = [];
   const timers = new Set();
+  let lastId = 9000;
 
   const later = (ms, act) => {
     const timer = setTimeout(() => {
@@ -48,9 +53,15 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
 
   for (const vehicle of vehicles) {
     driveBefore(vehicle, random, started);
-    streams.set(vehicle.stream, { id: vehicle.stream, vehicle, entries: [], rungs: new Map(), reachedDevice: 0, readByOffice: 0 });
+    addStream(vehicle.stream, "direct", () => vehicle.name, () => [vehicle]);
   }
+  const office = {
+    vehicles, streams, people, addStream, append, answer, climb, deliver, emit, iso, later, random, started, vehicleOf, nextId,
+    templates: new Map(), groups: new Map(), broadcasts: new Map(), keys: new Map(),
+    enrol: (fields) => enrol(fields),
+  };
   seedConversations();
+  seedOffice(office, AUTHOR);
 
   function emit(type, subject, data, logged = true) {
     const event = { specversion: "1.0", id: randomUUID(), source: "mock", type, subject, time: iso(), datacontenttype: "application/json", data };
@@ -59,22 +70,38 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
     for (const listener of listeners) if (listener.wants(type)) listener.send(event, cursor);
   }
 
-  function append(stream, author, text, { at = Date.now(), urgent = false, replyTo = null, quiet = false } = {}) {
-    const fromDevice = author.kind === "device";
+  function nextId() {
+    return String(++lastId);
+  }
+
+  /** `members` tells who is in it now; an entry is for those who are when it is written. */
+  function addStream(id, kind, title, members) {
+    const stream = { id, kind, title, members, entries: [], rungs: new Map(), readByOffice: 0 };
+    streams.set(id, stream);
+    return stream;
+  }
+
+  function append(stream, author, body, { at = Date.now(), urgent = false, replyTo = null, replyToStream = null, quiet = false } = {}) {
+    const vehicle = author.kind === "device" ? vehicleOf(author.id) : null;
     const entry = {
       stream: stream.id,
       seq: stream.entries.length + 1,
       id: randomBytes(16).toString("hex"),
       author,
-      device_at: fromDevice ? iso(at + stream.vehicle.clockOffsetMs) : null,
+      device_at: vehicle === null ? null : iso(at + vehicle.clockOffsetMs),
       server_at: iso(at),
       urgent,
       expires_at: null,
       reply_to: replyTo,
-      body: { kind: "text", text },
+      reply_to_stream: replyToStream,
+      body: typeof body === "string" ? { kind: "text", text: body } : body,
     };
     stream.entries.push(entry);
-    stream.rungs.set(entry.seq, { accepted: rung(fromDevice ? stream.vehicle : null, at) });
+    stream.rungs.set(entry.seq, {
+      accepted: rung(vehicle, at),
+      office: {},
+      devices: new Map(stream.members().filter((member) => member !== vehicle).map((member) => [member, {}])),
+    });
     if (!quiet) emit("waypost.entry.accepted", `stream/${stream.id}/${entry.seq}`, { entry });
     return entry;
   }
@@ -87,62 +114,64 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
     };
   }
 
-  function climb(stream, entry, step, member, at = Date.now(), quiet = false) {
-    const rungs = stream.rungs.get(entry.seq);
-    if (rungs[step] !== undefined) return;
-    rungs[step] = rung(member.kind === "device" ? stream.vehicle : null, at);
+  function climb(stream, entry, step, vehicle, at = Date.now(), quiet = false) {
+    const rungs = stream.rungs.get(entry.seq).devices.get(vehicle);
+    if (rungs === undefined || rungs[step] !== undefined) return;
+    rungs[step] = rung(vehicle, at);
     if (quiet) return;
-    emit(`waypost.entry.${step}`, `stream/${stream.id}/${entry.seq}`, { stream: stream.id, from_seq: entry.seq, seq: entry.seq, member, ...rungs[step] });
+    emit(`waypost.entry.${step}`, `stream/${stream.id}/${entry.seq}`, { stream: stream.id, from_seq: entry.seq, seq: entry.seq, member: deviceMember(vehicle), ...rungs[step] });
   }
 
-  function answer(stream, entry, text, options = {}) {
-    const reply = append(stream, deviceMember(stream.vehicle), text, { ...options, replyTo: entry.seq });
-    stream.rungs.get(entry.seq).acted = rung(stream.vehicle, Date.parse(reply.server_at));
+  /** A driver answers a broadcast in his own conversation, and everything else where it was asked. */
+  function answer(stream, entry, vehicle, body, options = {}) {
+    const own = stream.kind === "broadcast" ? streams.get(vehicle.stream) : stream;
+    const reply = append(own, deviceMember(vehicle), body, { ...options, replyTo: entry.seq, replyToStream: own === stream ? null : stream.id });
+    const rungs = stream.rungs.get(entry.seq).devices.get(vehicle);
+    if (rungs === undefined) return;
+    rungs.acted = rung(vehicle, Date.parse(reply.server_at));
     if (options.quiet) return;
-    emit("waypost.entry.acted", `stream/${stream.id}/${entry.seq}`, {
-      stream: stream.id,
-      seq: entry.seq,
-      member: deviceMember(stream.vehicle),
-      answer_seq: reply.seq,
-    });
+    emit("waypost.entry.acted", `stream/${stream.id}/${entry.seq}`, { stream: stream.id, seq: entry.seq, member: deviceMember(vehicle), answer_seq: reply.seq });
   }
 
-  /** What the office wrote goes to the device while that is connected; the rest waits until it is. */
+  /** What was written goes to each device that is connected; the rest waits until it is. */
   function deliver(stream) {
-    const { vehicle } = stream;
-    const member = deviceMember(vehicle);
+    if (idle) return;
     for (const entry of stream.entries) {
-      if (entry.author.kind === "device" || stream.rungs.get(entry.seq).sent !== undefined || !vehicle.online) continue;
-      climb(stream, entry, "sent", member);
-      later(500 + random() * 700, () => {
-        if (!vehicle.online) {
-          delete stream.rungs.get(entry.seq).sent;
-          return;
-        }
-        climb(stream, entry, "delivered", member);
-        if (vehicle.mute) return;
-        later(2500 + random() * 3000, () => climb(stream, entry, "read", member));
-        if (random() < 0.6) later(7000 + random() * 4000, () => answer(stream, entry, ANSWERS[Math.floor(random() * ANSWERS.length)]));
-      });
+      for (const [vehicle, rungs] of stream.rungs.get(entry.seq).devices) {
+        if (rungs.sent !== undefined || !vehicle.online || vehicle.revoked) continue;
+        climb(stream, entry, "sent", vehicle);
+        later(500 + random() * 700, () => {
+          if (!vehicle.online) {
+            delete rungs.sent;
+            return;
+          }
+          climb(stream, entry, "delivered", vehicle);
+          if (vehicle.mute) return;
+          later(2500 + random() * 3000, () => climb(stream, entry, "read", vehicle));
+          if (entry.author.kind === "device" || random() >= (stream.kind === "group" ? 0.2 : 0.6)) return;
+          later(7000 + random() * 4000, () => answer(stream, entry, vehicle, ANSWERS[Math.floor(random() * ANSWERS.length)]));
+        });
+      }
     }
   }
 
   function seedConversations() {
     const minute = 60_000;
     const [first, second, third, fourth, fifth, away] = [0, 1, 2, 3, 4, count - 2].map((index) => streams.get(vehicles[index]?.stream));
-    const driver = (stream) => deviceMember(stream.vehicle);
+    const vehicleIn = (stream) => stream.members()[0];
+    const driver = (stream) => deviceMember(vehicleIn(stream));
     const said = (stream, author, text, minutes, options = {}) => append(stream, author, text, { at: started - minutes * minute, quiet: true, ...options });
     const settle = (stream, entry, ...steps) => {
-      for (const [index, step] of steps.entries()) climb(stream, entry, step, driver(stream), Date.parse(entry.server_at) + 800 + index * 9000, true);
+      for (const [index, step] of steps.entries()) climb(stream, entry, step, vehicleIn(stream), Date.parse(entry.server_at) + 800 + index * 9000, true);
     };
     for (let round = 0; round < 60; round++) {
       const asked = said(first, AUTHOR, `Stop ${round + 1}: how long until you are done?`, 3000 - round * 40);
       settle(first, asked, "sent", "delivered", "read");
-      answer(first, asked, `About ${5 + (round % 4) * 5} minutes.`, { at: started - (2990 - round * 40) * minute, quiet: true });
+      answer(first, asked, vehicleIn(first), `About ${5 + (round % 4) * 5} minutes.`, { at: started - (2990 - round * 40) * minute, quiet: true });
     }
     const dock = said(first, AUTHOR, "Dock 4 is free from 14:30. Please call the gate ten minutes before you arrive, the usual entrance is closed.", 42);
     settle(first, dock, "sent", "delivered", "read");
-    answer(first, dock, "Understood, I will call.", { at: started - 40 * minute, quiet: true });
+    answer(first, dock, vehicleIn(first), "Understood, I will call.", { at: started - 40 * minute, quiet: true });
     said(first, driver(first), "Queue at the scales, five trucks ahead of me.", 12);
     settle(first, said(first, AUTHOR, "Thank you. Take your break there if it takes longer.", 11), "sent", "delivered", "read");
     first.readByOffice = first.entries.length;
@@ -170,7 +199,7 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
 
   const stepping = setInterval(() => {
     const now = Date.now();
-    for (const vehicle of vehicles) {
+    for (const vehicle of vehicles.filter((candidate) => !candidate.revoked)) {
       const stream = streams.get(vehicle.stream);
       if (vehicle.online && now >= vehicle.cutsAt) setOnline(vehicle, false, now);
       if (!vehicle.online && now >= vehicle.returnsAt) setOnline(vehicle, true, now);
@@ -178,9 +207,9 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
       if (vehicle.online && !vehicle.mute && !(vehicle.speed === 0 && random() < 0.8)) {
         emit("waypost.position.updated", `device/${vehicle.id}`, { device: vehicle.id, position: vehicle.position }, false);
       }
-      deliver(stream);
       if (!hasty && vehicle.online && !vehicle.mute && random() < 0.0015) append(stream, deviceMember(vehicle), ANSWERS[Math.floor(random() * ANSWERS.length)]);
     }
+    streams.forEach(deliver);
   }, hasty ? 200 : STEP_MS);
   const keepAlive = setInterval(() => listeners.forEach((listener) => listener.comment()), 15_000);
 
@@ -197,23 +226,23 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
       id: vehicle.id,
       name: vehicle.name,
       driver: vehicle.driver,
-      groups: [],
+      groups: [...office.groups.values()].filter((group) => group.vehicles.has(vehicle)).map((group) => group.id),
       labels: [],
       presence: { state: vehicle.online ? "online" : "offline", since: iso(vehicle.since) },
       position: vehicle.position,
       app: { version: "0.1.0" },
       last_seen: iso(vehicle.online ? Date.now() : vehicle.since),
       stream: vehicle.stream,
-      revoked: false,
+      revoked: vehicle.revoked === true,
     };
   }
 
   function streamJson(stream) {
     return {
       id: stream.id,
-      kind: "direct",
-      title: stream.vehicle.name,
-      members: [deviceMember(stream.vehicle), OFFICE],
+      kind: stream.kind,
+      title: stream.title(),
+      members: [...stream.members().map(deviceMember), OFFICE],
       head: stream.entries.length,
       unread: stream.entries.filter((entry) => entry.seq > stream.readByOffice && entry.author.kind === "device").length,
     };
@@ -231,7 +260,7 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
 
   /** Each route: method, pattern, and what it does with the match, the query and the body. A thrown array is a problem's status and detail. */
   const routes = [
-    ["GET", /^\/session$/, (_, { session }) => [200, { expires_at: session.expires_at, person: PERSON }]],
+    ["GET", /^\/session$/, (_, { session }) => [200, { expires_at: session.expires_at, person: session.person }]],
     ["GET", /^\/devices$/, () => [200, { items: vehicles.map(deviceJson), next: null }]],
     ["GET", /^\/devices\/(\w+)$/, ([, id]) => [200, deviceJson(vehicleOf(id))]],
     ["GET", /^\/streams$/, () => [200, { items: [...streams.values()].map(streamJson), next: null }]],
@@ -250,11 +279,9 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
     [
       "POST",
       /^\/streams\/(\w+)\/entries$/,
-      ([, id], { body }) => {
+      ([, id], { body, session }) => {
         const stream = streamOf(id);
-        const text = body?.body?.text;
-        if (body?.body?.kind !== "text" || typeof text !== "string") throw [400, "The body is not valid.", [{ pointer: "/body/text", detail: "A text is required." }]];
-        const entry = append(stream, AUTHOR, text, { urgent: body.urgent === true, replyTo: body.reply_to ?? null });
+        const entry = append(stream, authorOf(session.person), bodyOf(office, body?.body), { urgent: body.urgent === true, replyTo: body.reply_to ?? null });
         later(150, () => deliver(stream));
         return [201, entry];
       },
@@ -262,16 +289,16 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
     [
       "PUT",
       /^\/streams\/(\w+)\/cursor$/,
-      ([, id], { body }) => {
+      ([, id], { body, session }) => {
         const stream = streamOf(id);
         if (!Number.isInteger(body?.read)) throw [400, "The body is not valid.", [{ pointer: "/read", detail: "A number is required." }]];
         const from = stream.readByOffice + 1;
         if (body.read >= from) {
           stream.readByOffice = body.read;
           for (const entry of stream.entries.slice(from - 1, body.read)) {
-            if (entry.author.kind === "device") stream.rungs.get(entry.seq).read ??= rung(null, Date.now());
+            if (entry.author.kind === "device") stream.rungs.get(entry.seq).office.read ??= rung(null, Date.now());
           }
-          emit("waypost.entry.read", `stream/${id}/${body.read}`, { stream: id, from_seq: from, seq: body.read, member: AUTHOR, ...rung(null, Date.now()) });
+          emit("waypost.entry.read", `stream/${id}/${body.read}`, { stream: id, from_seq: from, seq: body.read, member: authorOf(session.person), ...rung(null, Date.now()) });
         }
         return [204];
       },
@@ -283,9 +310,10 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
         const stream = streamOf(id);
         const entry = stream.entries[Number(query.get("seq")) - 1];
         if (entry === undefined) throw [404, "There is no such entry."];
-        const { accepted, sent = null, delivered = null, read = null, acted = null } = stream.rungs.get(entry.seq);
-        const member = entry.author.kind === "device" ? OFFICE : deviceMember(stream.vehicle);
-        return [200, { items: [{ member, accepted, sent, delivered, read, acted }], next: null }];
+        const { accepted, office: ours, devices } = stream.rungs.get(entry.seq);
+        const row = (member, rungs) => ({ member, accepted, sent: null, delivered: null, read: null, acted: null, ...rungs });
+        const rows = [...devices].map(([vehicle, rungs]) => row(deviceMember(vehicle), rungs));
+        return [200, { items: entry.author.kind === "device" ? [...rows, row(OFFICE, ours)] : rows, next: null }];
       },
     ],
     [
@@ -303,7 +331,18 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
         return [200, { type: "FeatureCollection", features: fixes.map((fix) => feature(vehicle, fix)) }];
       },
     ],
+    ...officeRoutes(office, { authorOf, deviceJson }),
   ];
+
+  /** A new unit, which nobody has switched on yet. */
+  function enrol({ name, driver }) {
+    const [vehicle] = makeVehicles(1, random, Date.now());
+    Object.assign(vehicle, { id: nextId(), name, driver, stream: nextId(), online: false, cutsAt: Infinity, returnsAt: Infinity, mute: true });
+    vehicles.push(vehicle);
+    addStream(vehicle.stream, "direct", () => vehicle.name, () => [vehicle]);
+    emit("waypost.device.enrolled", `device/${vehicle.id}`, { device: vehicle.id, name });
+    return vehicle;
+  }
 
   function vehicleOf(id) {
     const vehicle = vehicles.find((candidate) => candidate.id === id);
@@ -350,12 +389,13 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
   }
 
   function signIn(response, body) {
-    if (body?.email !== PERSON.email || body?.password !== password) throw [401, "Email or password is wrong."];
-    const session = { token: randomBytes(16).toString("hex"), expires_at: iso(Date.now() + 12 * 3_600_000) };
+    const person = people.find((candidate) => candidate.email === body?.email);
+    if (person === undefined || body?.password !== password) throw [401, "Email or password is wrong."];
+    const session = { token: randomBytes(16).toString("hex"), expires_at: iso(Date.now() + 12 * 3_600_000), person };
     sessions.set(session.token, session);
     response
       .writeHead(200, { "content-type": "application/json", "set-cookie": `waypost_session=${session.token}; Path=/; HttpOnly; SameSite=Strict` })
-      .end(JSON.stringify({ ...session, person: PERSON }));
+      .end(JSON.stringify(session));
   }
 
   function streamEvents(request, response, query) {
@@ -386,6 +426,8 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
   return {
     url: `http://127.0.0.1:${server.address().port}`,
     requests,
+    climb: (stream, seq, step, device) => climb(streamOf(stream), streamOf(stream).entries[seq - 1], step, vehicleOf(device)),
+    answer: (stream, seq, device, text) => answer(streamOf(stream), streamOf(stream).entries[seq - 1], vehicleOf(device), text),
     dropStreams: () => listeners.forEach((listener) => listener.drop()),
     endSessions: () => {
       sessions.clear();
@@ -402,8 +444,12 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
   };
 }
 
+function authorOf(person) {
+  return { id: person.id, kind: "person", name: person.name };
+}
+
 function deviceMember(vehicle) {
-  return { id: vehicle.id, kind: "device", name: vehicle.driver.name };
+  return { id: vehicle.id, kind: "device", name: vehicle.driver?.name ?? vehicle.name };
 }
 
 async function jsonOf(request) {
@@ -435,5 +481,5 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     return index < 0 ? fallback : Number(process.argv[index + 1]);
   };
   const mock = await startMock({ port: option("port", 8099), vehicles: option("vehicles", 12), seed: option("seed", 7) });
-  process.stdout.write(`ready ${mock.url} (dispatcher@example.com, waypost)\n`);
+  process.stdout.write(`ready ${mock.url} (dispatcher@example.com or admin@example.com, waypost)\n`);
 }
