@@ -1,7 +1,8 @@
-/** The words for a vehicle's state and for how long we have waited. */
+/** The words for a vehicle's state, for how long we have waited, and for numbers of things. */
 
 import { age, ageSince } from "@waypost/shared/words";
 import type { VehicleState } from "../state/fleet.ts";
+import type { GroupRow } from "../state/groups.ts";
 import type { Row } from "../state/rows.ts";
 
 export function stateLabel(state: VehicleState, now: number): string {
@@ -46,4 +47,17 @@ export function waitingLabel(waitsFor: Row["waitsFor"], now: number): Waiting | 
     case "Answered":
       return null;
   }
+}
+
+/** The same for a group, where what counts is how many are missing. */
+export function groupWaitingLabel(waitsFor: GroupRow["waitsFor"], now: number): Waiting | null {
+  if (waitsFor === null) return null;
+  const { recipients, delivered, read } = waitsFor.tally;
+  const waited = now - Date.parse(waitsFor.entry.server_at);
+  if (delivered < recipients) return waited < PATIENCE_MS ? null : { text: `${recipients - delivered} of ${recipients} not reached`, missing: true };
+  return { text: `${recipients - read} of ${recipients} not read`, missing: false };
+}
+
+export function vehicles(count: number): string {
+  return count === 1 ? "1 vehicle" : `${count} vehicles`;
 }

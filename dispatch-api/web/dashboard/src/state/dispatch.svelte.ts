@@ -6,12 +6,27 @@
  */
 
 import { SvelteMap } from "svelte/reactivity";
-import { Api, ENTRIES_PAGE } from "@waypost/shared/api";
+import { Api, ENTRIES_PAGE, type NewBroadcast } from "@waypost/shared/api";
 import { ServerClock } from "@waypost/shared/clock";
 import { Live, type LiveHandlers } from "@waypost/shared/live";
 import { Problem, reasonOf } from "@waypost/shared/problem";
-import { FLEET_EVENT_TYPES, type FleetEvent, type Person, type Receipt, type TrackFeature } from "@waypost/shared/wire";
+import { render, textIn } from "@waypost/shared/template";
+import {
+  FLEET_EVENT_TYPES,
+  type Broadcast,
+  type FleetEvent,
+  type Group,
+  type Person,
+  type Receipt,
+  type SlotValues,
+  type Stream,
+  type Template,
+  type TrackFeature,
+} from "@waypost/shared/wire";
+import { BroadcastDraft } from "./broadcast-draft.svelte.ts";
+import * as broadcasts from "./broadcasts.ts";
 import * as fleet from "./fleet.ts";
+import { groupRowsOf, type GroupRow } from "./groups.ts";
 import * as outbox from "./outbox.ts";
 import { rowsOf, type Row } from "./rows.ts";
 import * as storage from "./storage.ts";
@@ -23,6 +38,8 @@ const SUMMARY_ENTRIES = 10;
 /** Requests that fill in conversations nobody is looking at; few, so that the one somebody looks at never waits. */
 const SUMMARIES_AT_ONCE = 3;
 const RECEIPTS_AT_ONCE = 20;
+/** How long what left with one click can be taken back. */
+const HOLD_MS = 3_000;
 
 export type Access =
   | { kind: "checking" }
@@ -37,12 +54,19 @@ export class Dispatch {
   fleet: fleet.Fleet = $state.raw(new Map());
   threads: ReadonlyMap<string, threads.Thread> = $state.raw(new Map());
   outbox: outbox.Outbox = $state.raw([]);
+  streams: ReadonlyMap<string, Stream> = $state.raw(new Map());
+  templates: readonly Template[] = $state.raw([]);
+  groups: readonly Group[] = $state.raw([]);
+  broadcasts: broadcasts.Broadcasts = $state.raw(new Map());
   /** Unfinished messages by stream. */
   readonly drafts = new SvelteMap<string, string>();
+  readonly broadcastDraft = new BroadcastDraft();
   /** The server's time, to the second. */
   now = $state(0);
 
   readonly rows: Row[] = $derived(rowsOf(this.fleet, this.threads, this.outbox, this.now));
+  readonly groupRows: GroupRow[] = $derived(groupRowsOf(this.streams, this.threads, this.outbox));
+  readonly sentBroadcasts: broadcasts.View[] = $derived(broadcasts.newestFirst(this.broadcasts));
   readonly rowOfDevice: ReadonlyMap<string, Row> = $derived(new Map(this.rows.map((row) => [row.device.id, row])));
 
   readonly #clock: ServerClock;
@@ -55,6 +79,9 @@ export class Dispatch {
   #eventsDue: ReturnType<typeof setTimeout> | null = null;
   #summarising = false;
   #filling = new Set<string>();
+  /** Streams that events named before any list did, and for which the lists were asked again since the connection was made. */
+  #newStreams = new Set<string>();
+  #askingBroadcasts = new Set<string>();
 
   constructor(fetchWith: typeof fetch = (...request) => fetch(...request), clock = new ServerClock()) {
     this.#clock = clock;
@@ -134,8 +161,13 @@ export class Dispatch {
     this.#events = [];
     this.fleet = new Map();
     this.threads = new Map();
+    this.streams = new Map();
+    this.templates = [];
+    this.groups = [];
+    this.broadcasts = new Map();
     this.outbox = [];
     this.drafts.clear();
+    this.broadcastDraft.clear();
     this.access = { kind: "signed_out", because };
   }
 
@@ -172,18 +204,42 @@ export class Dispatch {
     this.#events = [];
     let nextFleet = this.fleet;
     let nextOutbox = this.outbox;
+    let nextBroadcasts = this.broadcasts;
     const changed = new Map<string, threads.Thread>();
     for (const event of events) {
       nextFleet = fleet.withEvent(nextFleet, event);
       if (event.type === "waypost.entry.accepted") nextOutbox = outbox.withSeen(nextOutbox, event.data.entry, this.me.id);
+      nextBroadcasts = broadcasts.withEvent(nextBroadcasts, event);
       const stream = threads.streamOf(event);
       if (stream !== null) changed.set(stream, threads.withEvent(changed.get(stream) ?? this.thread(stream), event, this.me.id));
     }
     this.fleet = nextFleet;
     this.outbox = nextOutbox;
+    this.#setBroadcasts(nextBroadcasts);
     if (changed.size > 0) this.threads = new Map([...this.threads, ...changed]);
     for (const stream of changed.keys()) void this.#fillGaps(stream);
-    if (events.some((event) => event.type === "waypost.device.enrolled")) void this.#refresh();
+    if (events.some((event) => this.#changesLists(event))) void this.#refresh();
+  }
+
+  /** Whether an event is about something that only the lists tell: a new vehicle, conversation or broadcast, or who is in a group. */
+  #changesLists(event: FleetEvent): boolean {
+    if (event.type === "waypost.device.enrolled") return true;
+    if (event.type !== "waypost.entry.accepted") return false;
+    const { stream, body } = event.data.entry;
+    if (this.streams.has(stream)) return body.kind === "system";
+    if (broadcasts.ofStream(this.broadcasts, stream) !== null) return false;
+    // What no list names after all is asked for once and not at each of its entries.
+    const unheard = !this.#newStreams.has(stream);
+    this.#newStreams.add(stream);
+    return unheard;
+  }
+
+  /** A broadcast that moves while only its counts are known: who it was is worth asking. */
+  #setBroadcasts(next: broadcasts.Broadcasts): void {
+    if (next === this.broadcasts) return;
+    const moved = [...next].filter(([id, held]) => held !== this.broadcasts.get(id) && held.told.outstanding === undefined && held.heard.size > 0);
+    this.broadcasts = next;
+    for (const [id] of moved) void this.loadBroadcast(id);
   }
 
   /** After connecting: what has no cursor, and whatever the log may have said while nobody listened. */
@@ -194,6 +250,7 @@ export class Dispatch {
       if (this.access.kind !== "signed_in") return;
       this.fleet = fleet.withDevices(this.fleet, devices);
       const next = new Map(this.threads);
+      this.streams = new Map(streams.map((stream) => [stream.id, stream]));
       for (const stream of streams) {
         next.set(stream.id, threads.withStream(threads.withReceiptsStale(next.get(stream.id) ?? threads.emptyThread(stream.id)), stream));
       }
@@ -202,10 +259,67 @@ export class Dispatch {
       this.loaded = true;
       this.connected = connection === this.#connection;
       void this.#summarise();
+      void this.loadOffice();
     } catch (error) {
       this.#onProblem(error);
       // Connected and yet unable to ask: begin again, so that the page never claims to be up to date when it is not.
       if (connection === this.#connection) this.#live?.drop();
+    }
+  }
+
+  /**
+   * What changes by hand and seldom, and has no events of its own: templates, groups, and the list of broadcasts. Each by itself, since a role may not see
+   * all of them, and a page without quick replies is still a page.
+   */
+  async loadOffice(): Promise<void> {
+    this.#newStreams.clear();
+    await Promise.all([
+      this.#load(this.#api.templates(), (templates) => (this.templates = [...templates].sort((a, b) => a.key.localeCompare(b.key)))),
+      this.#load(this.#api.groups(), (groups) => (this.groups = [...groups].sort((a, b) => a.name.localeCompare(b.name)))),
+      this.#load(this.#api.broadcasts(), (list) => {
+        const opened = [...this.broadcasts].filter(([, held]) => held.told.outstanding !== undefined);
+        this.broadcasts = broadcasts.withList(this.broadcasts, list);
+        for (const [id] of opened) void this.loadBroadcast(id);
+      }),
+    ]);
+  }
+
+  async #load<T>(asked: Promise<T>, take: (answer: T) => void): Promise<void> {
+    try {
+      const answer = await asked;
+      if (this.access.kind === "signed_in") take(answer);
+    } catch (error) {
+      // The next connection asks again.
+      this.#onProblem(error);
+    }
+  }
+
+  /** Asks who has not answered a broadcast. */
+  async loadBroadcast(id: string): Promise<void> {
+    if (this.#askingBroadcasts.has(id)) return;
+    this.#askingBroadcasts.add(id);
+    await this.#load(this.#api.broadcast(id), (told) => (this.broadcasts = broadcasts.withBroadcast(this.broadcasts, told)));
+    this.#askingBroadcasts.delete(id);
+  }
+
+  /** @throws Problem */
+  async sendBroadcast(broadcast: NewBroadcast, key: string): Promise<Broadcast> {
+    const told = await this.ask((api) => api.addBroadcast(broadcast, key));
+    this.broadcasts = broadcasts.withBroadcast(this.broadcasts, told);
+    return told;
+  }
+
+  /**
+   * For pages that ask for more than what is kept here.
+   *
+   * @throws Problem
+   */
+  async ask<T>(request: (api: Api) => Promise<T>): Promise<T> {
+    try {
+      return await request(this.#api);
+    } catch (error) {
+      this.#onProblem(error);
+      throw error;
     }
   }
 
@@ -214,7 +328,7 @@ export class Dispatch {
     if (this.#summarising) return;
     this.#summarising = true;
     try {
-      const waiting = [...this.threads.values()].filter((thread) => thread.head > 0).sort((a, b) => b.counted.unread - a.counted.unread);
+      const waiting = [...this.threads.values()].filter((thread) => thread.head > 0 && thread.kind !== "broadcast").sort((a, b) => b.counted.unread - a.counted.unread);
       const worker = async () => {
         for (let thread = waiting.shift(); thread !== undefined; thread = waiting.shift()) {
           await this.#catchUp(thread.stream, SUMMARY_ENTRIES, 1);
@@ -330,8 +444,29 @@ export class Dispatch {
   }
 
   send(stream: string, text: string, urgent: boolean, replyTo: number | null): void {
-    const message = { key: crypto.randomUUID(), stream, text, urgent, replyTo, after: this.thread(stream).head };
+    const message = { key: crypto.randomUUID(), stream, text, reply: null, urgent, replyTo, after: this.thread(stream).head };
     this.#setOutbox(outbox.withWritten(this.outbox, message));
+    void this.#sendNext(stream);
+  }
+
+  /** Sends a quick reply: what one click sends can be taken back for {@link HOLD_MS}, what was typed into slots has been thought about. */
+  sendReply(stream: string, template: Template, slots: SlotValues, urgent: boolean, replyTo: number | null): void {
+    const text = render(textIn(template.text, this.languages), slots);
+    const message = { key: crypto.randomUUID(), stream, text, reply: { template: template.key, slots }, urgent, replyTo, after: this.thread(stream).head };
+    const hold = template.slots.length === 0;
+    this.#setOutbox(outbox.withWritten(this.outbox, message, hold ? "held" : "waiting"));
+    void this.#sendNext(stream);
+    if (!hold) return;
+    setTimeout(() => this.#release(message.key, stream), HOLD_MS);
+  }
+
+  /** The reader's, best first. */
+  get languages(): readonly string[] {
+    return navigator.languages;
+  }
+
+  #release(key: string, stream: string): void {
+    this.#setOutbox(outbox.withReleased(this.outbox, (held) => held.key === key));
     void this.#sendNext(stream);
   }
 
@@ -350,7 +485,7 @@ export class Dispatch {
     if (message === null) return;
     this.#setOutbox(outbox.withSending(this.outbox, message.key));
     const post = {
-      body: { kind: "text" as const, text: message.text },
+      body: outbox.bodyOf(message),
       ...(message.urgent ? { urgent: true } : {}),
       ...(message.replyTo === null ? {} : { reply_to: message.replyTo }),
     };
@@ -367,6 +502,7 @@ export class Dispatch {
   }
 
   #setOutbox(next: outbox.Outbox): void {
+    if (this.access.kind !== "signed_in") return;
     this.outbox = next;
     this.#keepWords();
   }

@@ -4,17 +4,22 @@
  * trying again is always safe.
  */
 
-import type { Entry } from "@waypost/shared/wire";
+import { sameValues } from "@waypost/shared/template";
+import type { Body, Entry, NewBody, SlotValues } from "@waypost/shared/wire";
 
 export interface Unsent {
   readonly key: string;
   readonly stream: string;
+  /** What people read. */
   readonly text: string;
+  /** The template that it was made of; null for free text. */
+  readonly reply: { readonly template: string; readonly slots: SlotValues } | null;
   readonly urgent: boolean;
   readonly replyTo: number | null;
   /** The highest number in the conversation when it was written: its own entry can only stand above. */
   readonly after: number;
-  readonly state: "waiting" | "sending" | "failed";
+  /** `held` while its writer may still take it back. */
+  readonly state: "held" | "waiting" | "sending" | "failed";
   /** Why it failed, for people; empty otherwise. */
   readonly reason: string;
   /** The number under which an event has already shown it; the answer to our own request is still under way. */
@@ -23,8 +28,27 @@ export interface Unsent {
 
 export type Outbox = readonly Unsent[];
 
-export function withWritten(outbox: Outbox, message: Pick<Unsent, "key" | "stream" | "text" | "urgent" | "replyTo" | "after">): Outbox {
-  return [...outbox, { ...message, state: "waiting", reason: "", seenAs: null }];
+export type Written = Pick<Unsent, "key" | "stream" | "text" | "reply" | "urgent" | "replyTo" | "after">;
+
+/** Whoever writes on has decided: what is still held in the same conversation goes out before it. */
+export function withWritten(outbox: Outbox, message: Written, state: "held" | "waiting" = "waiting"): Outbox {
+  return [...withReleased(outbox, (held) => held.stream === message.stream), { ...message, state, reason: "", seenAs: null }];
+}
+
+/** The time to take it back is over. */
+export function withReleased(outbox: Outbox, which: (message: Unsent) => boolean): Outbox {
+  return outbox.map((message) => (message.state === "held" && which(message) ? { ...message, state: "waiting" } : message));
+}
+
+/** What is sent to the server. */
+export function bodyOf(message: Pick<Unsent, "text" | "reply">): NewBody {
+  return message.reply === null ? { kind: "text", text: message.text } : { kind: "reply", ...message.reply };
+}
+
+/** Whether an entry says what was written here. The rendering of a reply may differ: it is the server's, in the reader's language. */
+function says(body: Body, message: Unsent): boolean {
+  if (message.reply === null) return body.kind === "text" && body.text === message.text;
+  return body.kind === "reply" && body.template === message.reply.template && sameValues(body.slots, message.reply.slots);
 }
 
 /** The next to be sent to a conversation: one at a time and in the order of writing, so none while one is under way or has failed before it. */
@@ -71,15 +95,13 @@ export function withDiscarded(outbox: Outbox, key: string): Outbox {
 export function withSeen(outbox: Outbox, entry: Entry, me: string): Outbox {
   if (entry.author.kind === "device" || entry.author.id !== me) return outbox;
   if (outbox.some((message) => message.stream === entry.stream && message.seenAs === entry.seq)) return outbox;
-  const body = entry.body;
   const same = outbox.find(
     (message) =>
       message.stream === entry.stream &&
       message.state === "sending" &&
       message.seenAs === null &&
       message.after < entry.seq &&
-      body.kind === "text" &&
-      message.text === body.text,
+      says(entry.body, message),
   );
   return same === undefined ? outbox : outbox.map((message) => (message === same ? { ...message, seenAs: entry.seq } : message));
 }
@@ -93,6 +115,7 @@ export function restored(stored: unknown): Outbox {
   if (!Array.isArray(stored)) return [];
   return stored.filter(isUnsent).map((message) => ({
     ...message,
+    reply: message.reply ?? null,
     state: "failed",
     reason: "The page was closed before the server had answered.",
     seenAs: null,
@@ -107,6 +130,11 @@ function isUnsent(value: unknown): value is Unsent {
     typeof message.text === "string" &&
     typeof message.urgent === "boolean" &&
     typeof message.after === "number" &&
-    (message.replyTo === null || typeof message.replyTo === "number")
+    (message.replyTo === null || typeof message.replyTo === "number") &&
+    isReply(message.reply ?? null)
   );
+}
+
+function isReply(value: Unsent["reply"]): boolean {
+  return value === null || (typeof value.template === "string" && typeof value.slots === "object" && value.slots !== null);
 }

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import type { Device } from "@waypost/shared/wire";
 import { withDevices } from "./fleet.ts";
 import { withFailed, withSending, withWritten } from "./outbox.ts";
-import { heldStill, inOrder, matches, newestFirst, rowsOf, type Filter, type Row } from "./rows.ts";
+import { heldStill, inOrder, matches, rowsOf, type Filter, type Row } from "./rows.ts";
 import { at, climbed, device, DRIVER, entry, ME, stream, T0 } from "./samples.ts";
 import { emptyThread, withEntries, withEvent, withOwnRead, withStream, type Thread } from "./thread.ts";
 
@@ -28,7 +28,7 @@ function sample(): Row[] {
   add("urgent", {}, says(5, { urgent: true }));
   add("read", {}, (thread) => withOwnRead(says(4)(thread), 4));
   add("unsent");
-  const outbox = withFailed(withSending(withWritten([], { key: "k", stream: "unsent", text: "x", urgent: false, replyTo: null, after: 0 }), "k"), "k", "no");
+  const outbox = withFailed(withSending(withWritten([], { key: "k", stream: "unsent", text: "x", reply: null, urgent: false, replyTo: null, after: 0 }), "k"), "k", "no");
   return rowsOf(withDevices(new Map(), devices), threads, outbox, T0);
 }
 
@@ -70,8 +70,4 @@ test("an_order_that_is_held_still_keeps_its_lines_and_adds_new_ones_below", () =
   const rows = inOrder(sample(), "urgency");
   const shown = ["moving-9", "urgent", "gone"];
   expect(names(heldStill(rows, shown)).slice(0, 4)).toEqual(["moving-9", "urgent", "unsent", "unread"]);
-});
-
-test("the_inbox_has_the_newest_word_first_and_no_empty_conversations", () => {
-  expect(names(newestFirst(sample()))).toEqual(["undelivered-late", "urgent", "read", "unread", "undelivered-early", "no-answer", "not-read"]);
 });

@@ -99,13 +99,6 @@ function waitingSince(row: Row): number {
   return row.waitsFor === null ? 0 : Date.parse(row.waitsFor.entry.server_at);
 }
 
-/** Conversations for the inbox: the newest word first. */
-export function newestFirst(rows: readonly Row[]): Row[] {
-  return rows
-    .filter((row) => row.last !== null)
-    .sort((a, b) => Date.parse((b.last as Entry).server_at) - Date.parse((a.last as Entry).server_at) || collator.compare(a.device.name, b.device.name));
-}
-
 /**
  * Keeps an order that a person is pointing into: known rows stay where they are, new ones follow. A line that moves from under a finger opens
  * the wrong conversation.

@@ -1,6 +1,6 @@
 /** Things for tests, in which everything has a default, so that what a test sets is what it is about. */
 
-import type { Device, Entry, FleetEvent, Member, Position, Stream } from "@waypost/shared/wire";
+import type { Broadcast, Device, Entry, FleetEvent, Member, Outstanding, Position, Stage, Stream } from "@waypost/shared/wire";
 
 export const T0 = Date.parse("2026-11-24T12:00:00.000Z");
 
@@ -58,8 +58,36 @@ export function event<T extends FleetEvent["type"]>(type: T, data: Extract<Fleet
   return { id: String(++events), source: "test", type, subject: "test", time: at(seconds), data } as FleetEvent;
 }
 
-export function climbed(rung: "sent" | "delivered" | "read", from_seq: number, seq: number, member: Member = DRIVER): FleetEvent {
-  return event(`waypost.entry.${rung}`, { stream: "4711", from_seq, seq, member, device_at: at(seq), server_at: at(seq), offset_ms: 0 });
+export function driver(id: string): Member {
+  return { id, kind: "device", name: `driver ${id}` };
+}
+
+export function outstanding(id: string, stage: Stage, seconds: number): Outstanding {
+  return { member: driver(id), stage, since: at(seconds) };
+}
+
+/** To `a`, `b` and `c`, of whom nobody has received it. */
+export function broadcast(over: Partial<Broadcast> = {}): Broadcast {
+  return {
+    id: "b1",
+    stream: "900",
+    author: ME,
+    server_at: at(0),
+    urgent: false,
+    body: { kind: "text", text: "to all" },
+    to: { devices: ["a", "b", "c"], groups: [] },
+    counts: { recipients: 3, sent: 0, delivered: 0, read: 0, acted: 0 },
+    outstanding: ["a", "b", "c"].map((id) => outstanding(id, "accepted", 0)),
+    ...over,
+  };
+}
+
+export function acted(stream: string, seq: number, member: Member = DRIVER, answer_seq = 1): FleetEvent {
+  return event("waypost.entry.acted", { stream, seq, member, answer_seq });
+}
+
+export function climbed(rung: "sent" | "delivered" | "read", from_seq: number, seq: number, member: Member = DRIVER, stream = "4711"): FleetEvent {
+  return event(`waypost.entry.${rung}`, { stream, from_seq, seq, member, device_at: at(seq), server_at: at(seq), offset_ms: 0 });
 }
 
 /** Every order of a few things. */

@@ -1,11 +1,15 @@
 import { expect, test } from "vitest";
-import type { FleetEvent, Receipt } from "@waypost/shared/wire";
-import { at, climbed, DRIVER, entry, event, ME, permutations, stream, T0 } from "./samples.ts";
+import type { FleetEvent, Member, Receipt } from "@waypost/shared/wire";
+import { acted, at, climbed, DRIVER, driver, entry, event, ME, permutations, stream, T0 } from "./samples.ts";
 import {
   awaiting,
   emptyThread,
   gapOf,
+  standingIn,
+  standingLabel,
+  standingOf,
   stateOf,
+  tallyOf,
   unreadOf,
   unresolved,
   withEntries,
@@ -126,4 +130,77 @@ test("we_wait_for_our_newest_entry_until_the_driver_speaks_or_it_is_answered", (
   expect(awaiting(ours)?.seq).toBe(2);
   expect(awaiting(apply(ours, [accepted(3, DRIVER)]))).toBeNull();
   expect(awaiting(apply(ours, [event("waypost.entry.acted", { stream: "4711", seq: 2, member: DRIVER, answer_seq: 3 })]))).toBeNull();
+});
+
+test("the_answer_to_a_broadcast_answers_nothing_in_the_conversation_that_it_stands_in", () => {
+  const thread = apply(empty, [accepted(1), accepted(2, DRIVER, { reply_to: 1, reply_to_stream: "900" })]);
+  expect(states(thread)[0]).toBe("Accepted");
+  expect(states(apply(thread, [accepted(3, DRIVER, { reply_to: 1, reply_to_stream: "4711" })]))[0]).toBe("Answered");
+});
+
+const OFFICE = { id: "office", kind: "office" as const, name: "Office" };
+const [A, B, C] = ["a", "b", "c"].map(driver) as [Member, Member, Member];
+const group = withStream(empty, stream({ kind: "group", members: [A, B, C, OFFICE] }));
+const label = (thread: Thread, seq = 1) => standingLabel(standingOf(thread, thread.entries.find((one) => one.seq === seq)!, T0));
+
+test("in_a_group_an_entry_counts_its_members_on_the_rung_that_some_have_yet_to_reach", () => {
+  let thread = apply(group, [accepted(1)]);
+  const seen = [label(thread)];
+  for (const one of [climbed("sent", 1, 1, A), climbed("delivered", 1, 1, A), climbed("read", 1, 1, A), climbed("delivered", 1, 1, B), climbed("read", 1, 1, C), acted("4711", 1, B), climbed("read", 1, 1, B), acted("4711", 1, A), acted("4711", 1, C)]) {
+    thread = withEvent(thread, one, ME.id);
+    seen.push(label(thread));
+  }
+  expect(seen).toEqual([
+    "Accepted",
+    "Sent 1 of 3",
+    "Delivered 1 of 3",
+    "Delivered 1 of 3",
+    "Delivered 2 of 3",
+    "Read 2 of 3",
+    "Answered 1 of 3",
+    "Answered 1 of 3",
+    "Answered 2 of 3",
+    "Answered",
+  ]);
+});
+
+test("in_a_group_events_in_any_order_give_the_same_tally_and_no_rung_is_taken_back", () => {
+  const ladder = ["Accepted", "Sent", "Delivered", "Read", "Answered"];
+  const events = [climbed("delivered", 1, 1, A), climbed("read", 1, 1, A), climbed("delivered", 1, 1, B), climbed("read", 1, 1, C), acted("4711", 1, C)];
+  for (const order of permutations(events)) {
+    let thread = apply(group, [accepted(1)]);
+    let rank = 0;
+    for (const one of order) {
+      thread = withEvent(thread, one, ME.id);
+      const next = ladder.indexOf(label(thread).split(" ")[0]!);
+      expect(next).toBeGreaterThanOrEqual(rank);
+      rank = next;
+    }
+    expect(tallyOf(thread, thread.entries[0]!)).toEqual({ recipients: 3, sent: 3, delivered: 3, read: 2, acted: 1 });
+  }
+});
+
+test("what_a_driver_writes_to_a_group_is_for_the_others_and_the_office", () => {
+  const thread = apply(group, [accepted(1, A), climbed("read", 1, 1, B), climbed("read", 1, 1, ME)]);
+  expect(tallyOf(thread, thread.entries[0]!)).toMatchObject({ recipients: 3, read: 2 });
+});
+
+test("an_entry_is_counted_over_those_who_were_members_when_it_was_written", () => {
+  const told = withReceipts(apply(group, [accepted(1)]), 1, [receipt({ delivered: rung, member: A }), receipt({ member: driver("gone") })]);
+  expect(label(told)).toBe("Delivered 1 of 2");
+});
+
+test("a_group_in_which_nobody_received_an_entry_in_time_says_so", () => {
+  const late = apply(group, [accepted(1, ME, { expires_at: at(-1) })]);
+  expect(label(late)).toBe("Expired");
+  expect(label(apply(late, [climbed("delivered", 1, 1, A)]))).toBe("Delivered 1 of 3");
+});
+
+test("an_entry_for_nobody_stays_accepted", () => {
+  expect(standingIn({ recipients: 0, sent: 0, delivered: 0, read: 0, acted: 0 })).toEqual({ state: "Accepted", count: null });
+});
+
+test("in_a_group_receipts_are_asked_for_everyones_entries_until_one_that_all_have_read", () => {
+  const thread = apply(group, [accepted(1), accepted(2), accepted(3, A), ...[A, B, C].map((member) => climbed("read", 1, 2, member))]);
+  expect(unresolved(thread, 9)).toEqual([3]);
 });

@@ -10,6 +10,11 @@ import type { Entry, FleetEvent, Member, Receipt, Stream } from "@waypost/shared
 
 export interface Thread {
   readonly stream: string;
+  readonly kind: Stream["kind"];
+  /** Who takes part now. */
+  readonly members: readonly Member[];
+  /** Whom single entries were for, as receipts told it: members come and go, and an entry is only for those of its time. */
+  readonly recipients: ReadonlyMap<number, readonly Member[]>;
   /** Ascending by number, each once. */
   readonly entries: readonly Entry[];
   /** Which numbers the page has asked for and heard about: entries, and the holes between them that are none. */
@@ -34,13 +39,33 @@ export interface Climb {
   readonly sent: Ranges;
   readonly delivered: Ranges;
   readonly read: Ranges;
+  readonly acted: Ranges;
 }
 
 export type EntryState = "Accepted" | "Sent" | "Delivered" | "Read" | "Answered" | "Expired";
 
+/** How many of its recipients an entry has come to, each rung counting those above it too. */
+export interface Tally {
+  readonly recipients: number;
+  readonly sent: number;
+  readonly delivered: number;
+  readonly read: number;
+  readonly acted: number;
+}
+
+/** What an entry shows: a rung, and among several recipients how many of them have reached it. */
+export interface Standing {
+  readonly state: EntryState;
+  /** Null between two, and where all of them have. */
+  readonly count: { readonly reached: number; readonly of: number } | null;
+}
+
 export function emptyThread(stream: string): Thread {
   return {
     stream,
+    kind: "direct",
+    members: [],
+    recipients: new Map(),
     entries: [],
     held: NONE,
     head: 0,
@@ -60,6 +85,8 @@ export function withStream(thread: Thread, stream: Stream): Thread {
   const unread = stream.head === thread.counted.head ? Math.min(stream.unread, thread.counted.unread) : stream.unread;
   return {
     ...thread,
+    kind: stream.kind,
+    members: stream.members,
     head: Math.max(thread.head, stream.head),
     counted: newer ? { unread, head: stream.head } : thread.counted,
     readUpTo: newer && stream.unread === 0 ? Math.max(thread.readUpTo, stream.head) : thread.readUpTo,
@@ -74,15 +101,20 @@ export function withEntries(thread: Thread, entries: readonly Entry[], covers: r
   held = add(held, covers[0], covers[1]);
   for (const entry of entries) held = add(held, entry.seq, entry.seq);
   if (added.length === 0 && held === thread.held) return thread;
-  const answers = entries.flatMap((entry) => (entry.reply_to === null ? [] : [entry.reply_to]));
+  const answers = entries.filter((entry) => entry.reply_to !== null && repliesWithin(thread.stream, entry));
+  const answered = { ...thread, answered: union(thread.answered, answers.map((entry) => entry.reply_to as number)) };
   return {
-    ...thread,
+    ...answers.reduce((next, entry) => withClimb(next, entry.author, "acted", entry.reply_to as number, entry.reply_to as number), answered),
     entries: [...thread.entries, ...added].sort((a, b) => a.seq - b.seq),
     held,
     head: Math.max(thread.head, ...entries.map((entry) => entry.seq)),
     complete: thread.complete || has(held, 1),
-    answered: union(thread.answered, answers),
   };
+}
+
+/** Whether what an entry answers stands in this stream: the answer to a broadcast carries a number of another. */
+function repliesWithin(stream: string, entry: Entry): boolean {
+  return (entry.reply_to_stream ?? stream) === stream;
 }
 
 /** An answer to "what stands before?" was empty. */
@@ -100,13 +132,17 @@ export function withReceiptsStale(thread: Thread): Thread {
 }
 
 export function withReceipts(thread: Thread, seq: number, receipts: readonly Receipt[]): Thread {
-  let next: Thread = { ...thread, asked: union(thread.asked, [seq]) };
+  let next: Thread = {
+    ...thread,
+    asked: union(thread.asked, [seq]),
+    recipients: new Map(thread.recipients).set(seq, receipts.map((receipt) => receipt.member)),
+  };
   for (const receipt of receipts) {
     if (receipt.sent !== null) next = withClimb(next, receipt.member, "sent", seq, seq);
     if (receipt.delivered !== null) next = withClimb(next, receipt.member, "delivered", seq, seq);
     // Reading is cumulative: who has read this has read what stands before.
     if (receipt.read !== null) next = withClimb(next, receipt.member, "read", 1, seq);
-    if (receipt.acted !== null) next = { ...next, answered: union(next.answered, [seq]) };
+    if (receipt.acted !== null) next = withClimb({ ...next, answered: union(next.answered, [seq]) }, receipt.member, "acted", seq, seq);
   }
   return next;
 }
@@ -128,7 +164,7 @@ export function withEvent(thread: Thread, event: FleetEvent, me: string): Thread
       return member.kind === "person" && member.id === me ? withOwnRead(climbed, seq) : climbed;
     }
     case "waypost.entry.acted":
-      return { ...thread, answered: union(thread.answered, [event.data.seq]) };
+      return withClimb({ ...thread, answered: union(thread.answered, [event.data.seq]) }, event.data.member, "acted", event.data.seq, event.data.seq);
     case "waypost.entry.expired":
       return { ...thread, expired: union(thread.expired, [event.data.seq]) };
     default:
@@ -142,12 +178,16 @@ export function streamOf(event: FleetEvent): string | null {
   return "stream" in event.data ? event.data.stream : null;
 }
 
-function withClimb(thread: Thread, member: Member, rung: "sent" | "delivered" | "read", from: number, to: number): Thread {
-  const key = `${member.kind}/${member.id}`;
-  const known = thread.climbs.get(key) ?? { kind: member.kind, sent: NONE, delivered: NONE, read: NONE };
+function withClimb(thread: Thread, member: Member, rung: "sent" | "delivered" | "read" | "acted", from: number, to: number): Thread {
+  const key = keyOf(member);
+  const known = thread.climbs.get(key) ?? { kind: member.kind, sent: NONE, delivered: NONE, read: NONE, acted: NONE };
   const ranges = add(known[rung], from, to);
   if (ranges === known[rung]) return thread;
   return { ...thread, climbs: new Map(thread.climbs).set(key, { ...known, [rung]: ranges }) };
+}
+
+function keyOf(member: Member): string {
+  return `${member.kind}/${member.id}`;
 }
 
 function union(set: ReadonlySet<number>, more: readonly number[]): ReadonlySet<number> {
@@ -177,6 +217,56 @@ export function stateOf(thread: Thread, entry: Entry, now: number): EntryState {
   if (thread.expired.has(entry.seq)) return "Expired";
   if (entry.expires_at !== null && Date.parse(entry.expires_at) <= now) return "Expired";
   return others.some((climb) => has(climb.sent, entry.seq)) ? "Sent" : "Accepted";
+}
+
+/** What an entry shows in this conversation, whether one reads it or many. */
+export function standingOf(thread: Thread, entry: Entry, now: number): Standing {
+  if (thread.kind === "direct") return { state: stateOf(thread, entry, now), count: null };
+  const tally = tallyOf(thread, entry);
+  const standing = standingIn(tally);
+  const over = thread.expired.has(entry.seq) || (entry.expires_at !== null && Date.parse(entry.expires_at) <= now);
+  return over && tally.delivered === 0 ? { state: "Expired", count: null } : standing;
+}
+
+/**
+ * The lowest rung that some have yet to reach, since the one who is missing is what a dispatcher looks for: "Delivered 7 of 9" although
+ * five have read it. The details tell the rest.
+ */
+export function standingIn({ recipients, sent, delivered, read, acted }: Tally): Standing {
+  const counted = (state: EntryState, reached: number): Standing => ({ state, count: reached === recipients ? null : { reached, of: recipients } });
+  if (delivered === 0) return sent === 0 || recipients === 0 ? { state: "Accepted", count: null } : counted("Sent", sent);
+  if (delivered < recipients) return counted("Delivered", delivered);
+  if (read < recipients) return read === 0 ? counted("Delivered", delivered) : counted("Read", read);
+  return acted === 0 ? counted("Read", read) : counted("Answered", acted);
+}
+
+export function standingLabel({ state, count }: Standing): string {
+  return count === null ? state : `${state} ${count.reached} of ${count.of}`;
+}
+
+export function tallyOf(thread: Thread, entry: Entry): Tally {
+  const of = (...rungs: (keyof Omit<Climb, "kind">)[]) =>
+    recipients.filter((member) => climbsOf(thread, member).some((climb) => rungs.some((rung) => has(climb[rung], entry.seq)))).length;
+  const recipients = recipientsOf(thread, entry);
+  return {
+    recipients: recipients.length,
+    sent: of("sent", "delivered", "read", "acted"),
+    delivered: of("delivered", "read", "acted"),
+    read: of("read", "acted"),
+    acted: of("acted"),
+  };
+}
+
+/** The office reads its own words as they are written; everyone else but the author has yet to get an entry. */
+function recipientsOf(thread: Thread, entry: Entry): Member[] {
+  const all = thread.recipients.get(entry.seq) ?? thread.members;
+  return all.filter((member) => (isOurs(entry) ? member.kind === "device" : keyOf(member) !== keyOf(entry.author)));
+}
+
+/** For the others, any person's reading is the office's. */
+function climbsOf(thread: Thread, member: Member): Climb[] {
+  if (member.kind === "device") return [thread.climbs.get(keyOf(member))].filter((climb) => climb !== undefined);
+  return [...thread.climbs.values()].filter((climb) => climb.kind !== "device");
 }
 
 /**
@@ -220,16 +310,22 @@ export function gapOf(thread: Thread): readonly [from: number, to: number] | nul
 }
 
 /**
- * Our entries, newest first, whose place on the ladder has not been asked for and is not known: down to the newest that has been read, since all
- * before it have been read too.
+ * Our entries (in a group everyone's, since there they are for many), newest first, whose place on the ladder has not been asked for and is not
+ * known: down to the newest that everyone has read, since all before it have been read too.
  */
 export function unresolved(thread: Thread, atMost: number): number[] {
   const seqs: number[] = [];
   for (let index = thread.entries.length - 1; index >= 0 && seqs.length < atMost; index--) {
     const entry = thread.entries[index] as Entry;
-    if (!isOurs(entry)) continue;
-    if ([...thread.climbs.values()].some((climb) => climb.kind === "device" && has(climb.read, entry.seq))) break;
+    if (thread.kind === "direct" ? !isOurs(entry) : entry.author.kind === "system") continue;
+    if (isReadByAll(thread, entry)) break;
     if (!thread.asked.has(entry.seq)) seqs.push(entry.seq);
   }
   return seqs;
+}
+
+function isReadByAll(thread: Thread, entry: Entry): boolean {
+  if (thread.kind === "direct") return [...thread.climbs.values()].some((climb) => climb.kind === "device" && has(climb.read, entry.seq));
+  const { recipients, read } = tallyOf(thread, entry);
+  return recipients > 0 && read === recipients;
 }
