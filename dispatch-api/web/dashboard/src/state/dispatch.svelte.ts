@@ -181,6 +181,10 @@ export class Dispatch {
     return this.me.role === "admin" || this.me.role === "dispatcher";
   }
 
+  get isAdmin(): boolean {
+    return this.me.role === "admin";
+  }
+
   thread(stream: string): threads.Thread {
     return this.threads.get(stream) ?? threads.emptyThread(stream);
   }
@@ -321,6 +325,11 @@ export class Dispatch {
       this.#onProblem(error);
       throw error;
     }
+  }
+
+  /** Asks for vehicles and conversations anew, after something here has changed them. */
+  async refresh(): Promise<void> {
+    await this.#refresh();
   }
 
   /** Fetches the end of every conversation, the liveliest first, so that the list can tell who has not answered. */

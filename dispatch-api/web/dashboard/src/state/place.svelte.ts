@@ -1,6 +1,6 @@
 /** Where the person is, as the address bar says it: which view, what is shown in it, and which conversation is open. Links can be kept, sent and gone back from. */
 
-export type View = "map" | "inbox" | "broadcast";
+export type View = "map" | "inbox" | "broadcast" | "admin";
 
 /** A conversation: a vehicle's by the device's id, a group's by its stream's. */
 export interface Open {
@@ -8,11 +8,11 @@ export interface Open {
   readonly id: string;
 }
 
-const PATHS: Record<View, string> = { map: "/", inbox: "/inbox", broadcast: "/broadcast" };
+const PATHS: Record<View, string> = { map: "/", inbox: "/inbox", broadcast: "/broadcast", admin: "/admin" };
 
 export class Place {
   view: View = $state("map");
-  /** The part of the view that is shown: a broadcast's id. */
+  /** The part of the view that is shown: a broadcast's id, a table of the administration. */
   item: string | null = $state(null);
   open: Open | null = $state.raw(null);
 
