@@ -35,7 +35,7 @@ export function seedOffice(world, author) {
     for (const step of steps) world.climb(channel, said, step, vehicle, at, true);
   });
   world.answer(channel, said, channel.members()[1], "Tuesday at eight works for me.", { at: started - 50 * 60_000, quiet: true });
-  world.append(channel, { id: asks.id, kind: "device", name: asks.driver.name }, "Is the workshop open on Saturday?", { at: started - 48 * 60_000, quiet: true });
+  world.append(channel, { id: asks.id, kind: "device", name: asks.name }, "Is the workshop open on Saturday?", { at: started - 48 * 60_000, quiet: true });
   channel.readByOffice = 2;
   const warned = addBroadcast(world, author, { to: { devices: [], groups: [north.id] }, body: { kind: "text", text: "Black ice on I-80 between Lincoln and Omaha. Keep your distance and tell us where you stand." }, urgent: true, at: started - 26 * 60_000, quiet: true });
   const stream = world.streams.get(warned.stream);
@@ -102,7 +102,7 @@ function broadcastJson(world, broadcast, { detailed }) {
     .filter(([, reached]) => reached.acted === undefined)
     .map(([vehicle, reached]) => {
       const stage = ["read", "delivered", "sent"].find((step) => reached[step] !== undefined) ?? "accepted";
-      return { member: { id: vehicle.id, kind: "device", name: vehicle.driver?.name ?? vehicle.name }, stage, since: (reached[stage] ?? accepted).server_at };
+      return { member: { id: vehicle.id, kind: "device", name: vehicle.name }, stage, since: (reached[stage] ?? accepted).server_at };
     });
   return {
     ...broadcast,
@@ -214,6 +214,7 @@ export function officeRoutes(world, { authorOf, deviceJson }) {
         checkPerson({ email: "", password: "", ...body });
         const person = { id: world.nextId(), email: body.email, name: body.name ?? "", role: body.role };
         people.push(person);
+        world.passwords.set(person.id, body.password);
         return [201, person];
       }),
     ],

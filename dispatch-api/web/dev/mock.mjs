@@ -25,8 +25,8 @@ const ANSWERS = ["Understood.", "On my way, about 15 minutes.", "At the gate, wa
 
 /**
  * Starts a mock. For tests, `hasty` makes drivers read and answer within a fraction of a second, and `idle` makes them do nothing but what `climb` and
- * `answer` say. What is said `quiet` makes no event.
- * @returns {Promise<{url: string, close: () => Promise<void>, dropStreams: () => void, endSessions: () => void, say: (device: string, text: string, options?: {quiet?: boolean, urgent?: boolean}) => object, climb: (stream: string, seq: number, step: string, device: string) => void, answer: (stream: string, seq: number, device: string, text: string) => void, requests: string[]}>}
+ * `answer` say. What happens `quiet` makes no event.
+ * @returns {Promise<{url: string, close: () => Promise<void>, dropStreams: () => void, endSessions: () => void, say: (device: string, text: string, options?: {quiet?: boolean, urgent?: boolean}) => object, climb: (stream: string, seq: number, step: string, device: string, options?: {quiet?: boolean}) => void, answer: (stream: string, seq: number, device: string, text: string) => void, requests: string[]}>}
  */
 export async function startMock({ port = 0, vehicles: count = 12, seed = 7, password = "waypost", hasty = false, idle = false } = {}) {
   const random = randomFrom(seed);
@@ -57,7 +57,7 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
   }
   const office = {
     vehicles, streams, people, addStream, append, answer, climb, deliver, emit, iso, later, random, started, vehicleOf, nextId,
-    templates: new Map(), groups: new Map(), broadcasts: new Map(), keys: new Map(),
+    templates: new Map(), groups: new Map(), broadcasts: new Map(), keys: new Map(), passwords: new Map(),
     enrol: (fields) => enrol(fields),
   };
   seedConversations();
@@ -228,10 +228,10 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
       driver: vehicle.driver,
       groups: [...office.groups.values()].filter((group) => group.vehicles.has(vehicle)).map((group) => group.id),
       labels: [],
-      presence: { state: vehicle.online ? "online" : "offline", since: iso(vehicle.since) },
+      presence: vehicle.since === null ? { state: "unknown", since: null } : { state: vehicle.online ? "online" : "offline", since: iso(vehicle.since) },
       position: vehicle.position,
       app: { version: "0.1.0" },
-      last_seen: iso(vehicle.online ? Date.now() : vehicle.since),
+      last_seen: vehicle.since === null ? null : iso(vehicle.online ? Date.now() : vehicle.since),
       stream: vehicle.stream,
       revoked: vehicle.revoked === true,
     };
@@ -337,7 +337,7 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
   /** A new unit, which nobody has switched on yet. */
   function enrol({ name, driver }) {
     const [vehicle] = makeVehicles(1, random, Date.now());
-    Object.assign(vehicle, { id: nextId(), name, driver, stream: nextId(), online: false, cutsAt: Infinity, returnsAt: Infinity, mute: true });
+    Object.assign(vehicle, { id: nextId(), name, driver, stream: nextId(), since: null, online: false, cutsAt: Infinity, returnsAt: Infinity, mute: true });
     vehicles.push(vehicle);
     addStream(vehicle.stream, "direct", () => vehicle.name, () => [vehicle]);
     emit("waypost.device.enrolled", `device/${vehicle.id}`, { device: vehicle.id, name });
@@ -390,7 +390,7 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
 
   function signIn(response, body) {
     const person = people.find((candidate) => candidate.email === body?.email);
-    if (person === undefined || body?.password !== password) throw [401, "Email or password is wrong."];
+    if (person === undefined || body?.password !== (office.passwords.get(person.id) ?? password)) throw [401, "Email or password is wrong."];
     const session = { token: randomBytes(16).toString("hex"), expires_at: iso(Date.now() + 12 * 3_600_000), person };
     sessions.set(session.token, session);
     response
@@ -426,7 +426,7 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
   return {
     url: `http://127.0.0.1:${server.address().port}`,
     requests,
-    climb: (stream, seq, step, device) => climb(streamOf(stream), streamOf(stream).entries[seq - 1], step, vehicleOf(device)),
+    climb: (stream, seq, step, device, { quiet = false } = {}) => climb(streamOf(stream), streamOf(stream).entries[seq - 1], step, vehicleOf(device), Date.now(), quiet),
     answer: (stream, seq, device, text) => answer(streamOf(stream), streamOf(stream).entries[seq - 1], vehicleOf(device), text),
     dropStreams: () => listeners.forEach((listener) => listener.drop()),
     endSessions: () => {
@@ -449,7 +449,7 @@ function authorOf(person) {
 }
 
 function deviceMember(vehicle) {
-  return { id: vehicle.id, kind: "device", name: vehicle.driver?.name ?? vehicle.name };
+  return { id: vehicle.id, kind: "device", name: vehicle.name };
 }
 
 async function jsonOf(request) {

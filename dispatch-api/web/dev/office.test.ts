@@ -129,6 +129,13 @@ test("what_a_broadcast_did_while_the_stream_was_down_is_there_after_it", async (
   await vi.waitFor(() => expect(dispatch.sentBroadcasts[0]?.counts).toMatchObject({ delivered: 3, read: 3, acted: 0 }), 5000);
 });
 
+test("what_no_event_told_of_a_broadcast_is_asked_for_when_the_connection_is_made_anew", async () => {
+  const sent = await dispatch.sendBroadcast({ to: { groups: [north().id] }, body: { kind: "text", text: "unheard" } }, "k1");
+  for (const device of NORTH) mock.climb(sent.stream, 1, "delivered", device, { quiet: true });
+  mock.dropStreams();
+  await vi.waitFor(() => expect(dispatch.sentBroadcasts[0]).toMatchObject({ counts: { delivered: 3 }, outstanding: [{ stage: "delivered" }, { stage: "delivered" }, { stage: "delivered" }] }), 5000);
+});
+
 test("a_server_that_knows_no_templates_groups_or_broadcasts_leaves_the_page_working", async () => {
   fault = (path, _, go) => (/\/(templates|groups|broadcasts)\b/.test(path) ? Promise.resolve(new Response("{}", { status: 404 })) : go());
   const plain = new Dispatch(browserFor(() => mock.url, () => fault));

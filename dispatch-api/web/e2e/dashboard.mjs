@@ -1,11 +1,14 @@
 /**
  * Drives the dashboard of a running Waypost (or of the mock) through Chromium, as a dispatcher would, by roles and names alone.
  *
- *   node e2e/dashboard.mjs --url http://127.0.0.1:8080 --email E --password P [--vehicle NAME] [--shots FOLDER]
+ *   node e2e/dashboard.mjs --url http://127.0.0.1:8080 --email E --password P [--token T] [--vehicle NAME] [--shots FOLDER]
  *
- * Each option can also come from the environment: WAYPOST_URL, WAYPOST_EMAIL, WAYPOST_PASSWORD, WAYPOST_VEHICLE; CHROMIUM names the browser. It needs
- * at least one vehicle that moves and whose driver's device is connected now and then, so that it receives what is written. One line a check;
- * exit status 1 when one fails.
+ * Each option can also come from the environment: WAYPOST_URL, WAYPOST_EMAIL, WAYPOST_PASSWORD, WAYPOST_TOKEN, WAYPOST_VEHICLE; CHROMIUM names the
+ * browser. The person who signs in is a dispatcher. It needs at least one vehicle that moves and whose driver's device is connected now and then, so that
+ * it receives what is written. One line a check; exit status 1 when one fails.
+ *
+ * With an administrator's token it also checks quick replies, groups, broadcasts and the administration: it makes the templates, a group of all
+ * vehicles, one more device that never connects, and an administrator, over HTTP and under names of their own.
  *
  * It asserts states and never frame rates: in a browser without a graphics card a map draws slowly.
  */
@@ -22,12 +25,13 @@ const { values: options } = parseArgs({
     url: { type: "string", default: process.env.WAYPOST_URL },
     email: { type: "string", default: process.env.WAYPOST_EMAIL },
     password: { type: "string", default: process.env.WAYPOST_PASSWORD },
+    token: { type: "string", default: process.env.WAYPOST_TOKEN },
     vehicle: { type: "string", default: process.env.WAYPOST_VEHICLE },
     shots: { type: "string" },
   },
 });
 if (options.url === undefined || options.email === undefined || options.password === undefined) {
-  process.stderr.write("usage: node e2e/dashboard.mjs --url URL --email EMAIL --password PASSWORD [--vehicle NAME] [--shots FOLDER]\n");
+  process.stderr.write("usage: node e2e/dashboard.mjs --url URL --email EMAIL --password PASSWORD [--token TOKEN] [--vehicle NAME] [--shots FOLDER]\n");
   process.exit(2);
 }
 
@@ -42,6 +46,8 @@ const profile = await mkdtemp(join(tmpdir(), "waypost-e2e-"));
 const complaints = [];
 /** What the browser will rightly complain about while a check provokes it. */
 let expected = [/401.*\/api\/v1\/session$/];
+// A server that is not asked for these may be one that has none of them.
+if (options.token === undefined) expected.push(/404.*\/api\/v1\/(templates|groups|broadcasts)\b/);
 
 const browser = await chromium.launchPersistentContext(profile, {
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
@@ -95,6 +101,7 @@ async function run() {
   const conversation = page.getByRole("region", { name: "Conversation" });
   const message = conversation.getByRole("textbox", { name: "Message" });
   const send = conversation.getByRole("button", { name: "Send", exact: true });
+  const office = options.token === undefined ? null : await check("templates, a group, a device and an administrator are made over HTTP", prepare);
 
   await check("the sign-in page has its boxes and its button", async () => {
     await page.goto(origin);
@@ -250,6 +257,8 @@ async function run() {
   });
   await shot("inbox");
 
+  if (office !== null) await writeToMany(office);
+
   await check("signing out goes back to the sign-in page, and the session is over", async () => {
     await page.getByRole("button", { name: "Sign out" }).click();
     await signIn.waitFor();
@@ -257,8 +266,195 @@ async function run() {
     if (answer !== 401) throw new Error(`the session answered ${answer}`);
   });
 
+  if (office !== null) await administer(office);
+
   await check("no console error and no request to another origin", async () => {
     if (complaints.length > 0) throw new Error(complaints.join("\n  "));
+  });
+}
+
+/** The world of the checks that need more than a moving vehicle. */
+async function prepare() {
+  const tag = Date.now().toString(36);
+  const call = async (method, path, body) => {
+    const headers = { authorization: `Bearer ${options.token}`, "content-type": "application/json", ...(method === "POST" ? { "idempotency-key": crypto.randomUUID() } : {}) };
+    const response = await fetch(`${origin}/api/v1${path}`, { method, headers, body: body && JSON.stringify(body) });
+    const text = await response.text();
+    if (!response.ok) throw new Error(`${method} ${path} answered ${response.status}: ${text}`);
+    return JSON.parse(text);
+  };
+  await call("PUT", "/templates/e2e_late", { text: { en: "Late by {minutes} min", de: "{minutes} min Verspätung" }, slots: [{ name: "minutes", kind: "number" }] });
+  await call("PUT", "/templates/e2e_seen", { text: { en: "Seen by dispatch", de: "Gesehen" }, slots: [] });
+  const away = `away-${tag}`;
+  await call("POST", "/devices", { name: away, driver: { name: "Nobody Yet", locale: "en" } });
+  const devices = (await call("GET", "/devices?limit=500")).items.filter((device) => !device.revoked).map((device) => device.id);
+  const group = `Everyone ${tag}`;
+  await call("POST", "/groups", { name: group, devices, history: "none" });
+  const admin = { email: `e2e-${tag}@example.com`, password: `${crypto.randomUUID()}-Aa1` };
+  await call("POST", "/people", { ...admin, name: "Avery Admin", role: "admin" });
+  return { tag, away, group, admin, size: devices.length };
+}
+
+/** Quick replies, a group and a broadcast. A conversation is open beside the inbox, where the checks before these have left it. */
+async function writeToMany({ tag, away, group, size }) {
+  const main = page.getByRole("navigation", { name: "Main" });
+  const conversation = page.getByRole("region", { name: "Conversation" });
+  const quickReplies = conversation.getByRole("list", { name: "Quick replies" });
+
+  await check("a dispatcher has no link to the administration", async () => {
+    if ((await main.getByRole("link", { name: "Admin" }).count()) !== 0) throw new Error("there is one");
+  });
+
+  await check("a quick reply with a slot is previewed as it is typed, refuses what is no number, and Enter sends it", async () => {
+    const minutes = 100 + Math.floor(Math.random() * 9900);
+    await quickReplies.getByRole("button", { name: /^Late by/ }).click();
+    const field = conversation.getByRole("textbox", { name: "Minutes" });
+    await field.fill("soon");
+    await field.press("Enter");
+    await conversation.getByText("A number, such as 15.").waitFor();
+    await field.fill(String(minutes));
+    await conversation.getByRole("form").getByText(`Late by ${minutes} min`).waitFor();
+    await accessible();
+    await field.press("Enter");
+    const article = conversation.locator(`article[data-seq][aria-label$="Late by ${minutes} min"]`);
+    await article.waitFor();
+    if ((await article.count()) !== 1) throw new Error(`it is there ${await article.count()} times`);
+  });
+
+  await check("a quick reply that one click sends can be undone, and is sent when it is not", async () => {
+    const article = conversation.getByRole("article", { name: "Seen by dispatch" });
+    await quickReplies.getByRole("button", { name: "Seen by dispatch" }).click();
+    await article.getByRole("button", { name: "Undo" }).click();
+    await article.waitFor({ state: "detached" });
+    await quickReplies.getByRole("button", { name: "Seen by dispatch" }).click();
+    await conversation.locator('article[data-seq][aria-label$="Seen by dispatch"]').waitFor();
+    if ((await article.count()) !== 1) throw new Error(`it is there ${await article.count()} times`);
+  });
+
+  await check("a group is a conversation whose ticks count its members, and who is missing stands first", async () => {
+    await page.locator("li[data-group]").filter({ hasText: group }).getByRole("button").click();
+    await conversation.getByRole("heading", { name: group }).waitFor();
+    const words = `To all of you ${tag}`;
+    await conversation.getByRole("textbox", { name: "Message" }).fill(words);
+    await conversation.getByRole("textbox", { name: "Message" }).press("Enter");
+    const article = conversation.getByRole("article", { name: words });
+    const state = article.getByRole("button", { name: new RegExp(`^Delivered \\d+ of ${size}$`) });
+    await state.waitFor({ timeout: DEVICE_MS });
+    let asked = 0;
+    const count = (request) => (asked += request.url().includes("/receipts") ? 1 : 0);
+    page.on("request", count);
+    await state.click();
+    await article.getByRole("rowheader", { name: away }).waitFor();
+    const first = await article.getByRole("rowheader").allInnerTexts();
+    const missing = await article.getByRole("caption").innerText();
+    if (!/^\d+ of \d+ ha(s|ve) not received it$/.test(missing)) throw new Error(`it says: ${missing}`);
+    if (first.indexOf(away) >= Number(missing.split(" ")[0])) throw new Error(`the order is ${first.join(", ")}`);
+    await page.waitForTimeout(1000);
+    page.off("request", count);
+    // One for each step that a member climbs while it is open, not one after the other without end.
+    if (asked > 3 * size) throw new Error(`receipts were asked for ${asked} times`);
+    await accessible();
+  });
+  await shot("group");
+
+  const broadcast = page.getByRole("region", { name: "Broadcast", exact: true });
+  const words = `Where are you? ${tag}`;
+  await check("a broadcast says how many it goes to before it is sent", async () => {
+    await main.getByRole("link", { name: "Broadcast" }).click();
+    await page.getByRole("searchbox", { name: "Find a group, vehicle or driver" }).fill(group);
+    await page.getByRole("checkbox", { name: group }).check();
+    await page.getByRole("textbox", { name: "Text", exact: true }).fill(words);
+    await accessible();
+    await shot("broadcast-new");
+    await page.getByRole("button", { name: `Send to ${size} vehicles` }).click();
+    await broadcast.getByRole("heading", { name: words }).waitFor();
+  });
+
+  await check("it shows who has not received it, and its counts change as drivers read, without a reload", async () => {
+    await broadcast.getByRole("list", { name: "Not received" }).getByRole("link", { name: away }).waitFor();
+    const read = broadcast.locator("dl div").filter({ hasText: "Read" }).locator("dd");
+    await read.filter({ hasText: /^[1-9]/ }).waitFor({ timeout: DEVICE_MS });
+    const delivered = parseInt(await broadcast.locator("dl div").filter({ hasText: "Delivered" }).locator("dd").innerText(), 10);
+    const missing = await broadcast.getByRole("list", { name: "Not received" }).getByRole("listitem").count();
+    if (delivered > size - 1 || missing < 1) throw new Error(`delivered ${delivered} of ${size}, and ${missing} have not received it`);
+    await accessible();
+  });
+  await shot("broadcast");
+
+  await check("who has not received it leads to that vehicle's conversation", async () => {
+    await broadcast.getByRole("list", { name: "Not received" }).getByRole("link", { name: away }).click();
+    await conversation.getByRole("heading", { name: away }).waitFor();
+    await page.keyboard.press("Escape");
+    await conversation.waitFor({ state: "detached" });
+  });
+
+  await check("an answer to it stands in the driver's conversation and refers to it", async () => {
+    const answers = broadcast.getByRole("list", { name: "Answers" }).getByRole("link");
+    await answers.first().waitFor({ timeout: DEVICE_MS });
+    await answers.first().click();
+    await conversation.getByRole("link", { name: `In answer to broadcast: ${words}` }).first().waitFor();
+  });
+}
+
+/** Devices and people by hand, signed in as an administrator. */
+async function administer({ tag, admin }) {
+  const dialog = page.getByRole("dialog");
+
+  await check("an administrator signs in and finds the administration", async () => {
+    await page.getByRole("textbox", { name: "Email" }).fill(admin.email);
+    await page.getByRole("textbox", { name: "Password" }).fill(admin.password);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.getByRole("navigation", { name: "Main" }).getByRole("link", { name: "Admin" }).click();
+    await page.getByRole("heading", { name: "Devices" }).waitFor();
+    await accessible();
+  });
+  await shot("admin");
+
+  const name = `unit-${tag}`;
+  await check("a device that is added gives its credentials once, as a file", async () => {
+    await page.getByRole("button", { name: "Add device" }).click();
+    await dialog.getByRole("textbox", { name: "Name" }).fill(name);
+    await dialog.getByRole("button", { name: "Add device" }).click();
+    const [download] = await Promise.all([page.waitForEvent("download"), dialog.getByRole("link", { name: "Download credentials" }).click()]);
+    const file = JSON.parse(await readFile(await download.path(), "utf8"));
+    if (file.name !== name || typeof file.secret !== "string" || !Array.isArray(file.mqtt)) throw new Error(`the file has ${Object.keys(file)}`);
+    await dialog.getByRole("button", { name: "Done" }).click();
+    await page.getByRole("row", { name }).waitFor();
+  });
+
+  await check("revoking a device asks first, and takes it off the list", async () => {
+    await page.getByRole("button", { name: `Revoke ${name}` }).click();
+    await page.getByRole("alertdialog").getByRole("button", { name: "Revoke" }).click();
+    await page.getByRole("row", { name }).waitFor({ state: "detached" });
+  });
+
+  await check("a password that breaks the rules is told at its field, and nobody is added", async () => {
+    const provoked = expected;
+    expected = [...expected, /4\d\d.*\/api\/v1\/people$/];
+    await page.getByRole("link", { name: "People" }).click();
+    await page.getByRole("button", { name: "Add person" }).click();
+    await dialog.getByRole("textbox", { name: "Email" }).fill(`weak-${tag}@example.com`);
+    await dialog.getByRole("textbox", { name: "Name" }).fill("Weak");
+    const password = dialog.getByRole("textbox", { name: "Password" });
+    await password.fill("x");
+    await dialog.getByRole("button", { name: "Add person" }).click();
+    await dialog.getByRole("alert").waitFor();
+    if ((await password.getAttribute("aria-invalid")) !== "true") throw new Error("the field is not marked");
+    await accessible();
+    await page.keyboard.press("Escape");
+    await dialog.waitFor({ state: "detached" });
+    if ((await page.getByRole("row", { name: `weak-${tag}` }).count()) !== 0) throw new Error("the person is there");
+    expected = provoked;
+  });
+
+  await check("the tables of groups, quick replies and keys have no serious accessibility violation", async () => {
+    for (const part of ["Groups", "Quick replies", "Keys"]) {
+      await page.getByRole("navigation", { name: "Administration" }).getByRole("link", { name: part }).click();
+      await page.getByRole("heading", { name: part }).waitFor();
+      await accessible();
+    }
+    await page.getByRole("button", { name: "Sign out" }).click();
+    await page.getByRole("button", { name: "Sign in" }).waitFor();
   });
 }
 

@@ -55,6 +55,8 @@ export class Dispatch {
   threads: ReadonlyMap<string, threads.Thread> = $state.raw(new Map());
   outbox: outbox.Outbox = $state.raw([]);
   streams: ReadonlyMap<string, Stream> = $state.raw(new Map());
+  /** Whether it is known which templates, groups and broadcasts there are. */
+  officeLoaded = $state(false);
   templates: readonly Template[] = $state.raw([]);
   groups: readonly Group[] = $state.raw([]);
   broadcasts: broadcasts.Broadcasts = $state.raw(new Map());
@@ -95,7 +97,12 @@ export class Dispatch {
     const tick = setInterval(() => (this.now = this.#clock.now()), 1000);
     const online = () => this.#live?.hurry();
     const offline = () => this.#live?.drop();
-    const looked = () => document.visibilityState === "visible" && this.#live?.hurry();
+    const looked = () => {
+      if (document.visibilityState !== "visible") return;
+      this.#live?.hurry();
+      // Templates and groups change without an event: whoever comes back to the page sees them as they are now.
+      if (this.connected) void this.loadOffice();
+    };
     window.addEventListener("online", online);
     window.addEventListener("offline", offline);
     document.addEventListener("visibilitychange", looked);
@@ -158,6 +165,7 @@ export class Dispatch {
     this.#live = null;
     this.connected = false;
     this.loaded = false;
+    this.officeLoaded = false;
     this.#events = [];
     this.fleet = new Map();
     this.threads = new Map();
@@ -286,6 +294,7 @@ export class Dispatch {
         for (const [id] of opened) void this.loadBroadcast(id);
       }),
     ]);
+    this.officeLoaded = this.access.kind === "signed_in";
   }
 
   async #load<T>(asked: Promise<T>, take: (answer: T) => void): Promise<void> {

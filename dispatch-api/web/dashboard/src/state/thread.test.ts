@@ -5,6 +5,7 @@ import {
   awaiting,
   emptyThread,
   gapOf,
+  progressOf,
   standingIn,
   standingLabel,
   standingOf,
@@ -203,4 +204,11 @@ test("an_entry_for_nobody_stays_accepted", () => {
 test("in_a_group_receipts_are_asked_for_everyones_entries_until_one_that_all_have_read", () => {
   const thread = apply(group, [accepted(1), accepted(2), accepted(3, A), ...[A, B, C].map((member) => climbed("read", 1, 2, member))]);
   expect(unresolved(thread, 9)).toEqual([3]);
+});
+
+test("the_progress_of_an_entry_changes_with_every_receipt_and_with_nothing_else", () => {
+  const thread = apply(group, [accepted(1), climbed("delivered", 1, 1, A)]);
+  const progress = (one: Thread) => progressOf(one, one.entries[0]!, T0);
+  expect(progress(apply(thread, [climbed("read", 1, 1, A)]))).not.toBe(progress(thread));
+  expect(progress(withReceipts(thread, 1, [A, B, C].map((member) => receipt({ member }))))).toBe(progress(thread));
 });

@@ -244,6 +244,11 @@ export function standingLabel({ state, count }: Standing): string {
   return count === null ? state : `${state} ${count.reached} of ${count.of}`;
 }
 
+/** How far an entry has come, as one text that changes with every receipt that the page hears of. */
+export function progressOf(thread: Thread, entry: Entry, now: number): string {
+  return thread.kind === "direct" ? stateOf(thread, entry, now) : Object.values(tallyOf(thread, entry)).join("/");
+}
+
 export function tallyOf(thread: Thread, entry: Entry): Tally {
   const of = (...rungs: (keyof Omit<Climb, "kind">)[]) =>
     recipients.filter((member) => climbsOf(thread, member).some((climb) => rungs.some((rung) => has(climb[rung], entry.seq)))).length;
