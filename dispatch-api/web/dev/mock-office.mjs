@@ -24,7 +24,7 @@ export function seedOffice(world, author) {
   const even = vehicles.filter((_, index) => index % 2 === 0);
   const north = addGroup(world, { name: "North", vehicles: vehicles.slice(-Math.ceil(vehicles.length * 0.75)), history: "none" });
   addGroup(world, { name: "Refrigerated", vehicles: even, history: "all" });
-  world.keys.set("k1", { id: "k1", name: "ERP", role: "integration", created_at: world.iso(started - 86_400_000 * 12) });
+  world.keys.set("k1", { id: "k1", name: "ERP", role: "integration", created_at: world.iso(started - 86_400_000 * 12), last_used_at: world.iso(started - 240_000), revoked: false });
   if (vehicles.length < 6) return;
   const channel = world.streams.get(north.stream);
   const asks = channel.members()[2];
@@ -225,6 +225,7 @@ export function officeRoutes(world, { authorOf, deviceJson }) {
         const person = personOf(id);
         checkPerson(body, id);
         for (const field of ["email", "name", "role"]) person[field] = body[field] ?? person[field];
+        if (body.password !== undefined) world.passwords.set(id, body.password);
         return [200, person];
       }),
     ],
@@ -243,12 +244,12 @@ export function officeRoutes(world, { authorOf, deviceJson }) {
       "POST",
       /^\/keys$/,
       admin((_, { body }) => {
-        const key = { id: world.nextId(), name: named(body, keys.values()), role: body.role, created_at: world.iso() };
+        const key = { id: world.nextId(), name: named(body, keys.values()), role: body.role, created_at: world.iso(), last_used_at: null, revoked: false };
         keys.set(key.id, key);
         return [201, { ...key, token: `wp_${randomBytes(16).toString("hex")}` }];
       }),
     ],
-    ["DELETE", /^\/keys\/(\w+)$/, admin(([, id]) => (found(keys, id, "key"), keys.delete(id), [204]))],
+    ["DELETE", /^\/keys\/(\w+)$/, admin(([, id]) => ((found(keys, id, "key").revoked = true), [204]))],
 
     [
       "POST",

@@ -102,6 +102,9 @@ export interface Key {
   name: string;
   role: Role;
   created_at: Time;
+  /** To the minute; null for never. */
+  last_used_at: Time | null;
+  revoked: boolean;
 }
 
 /** What a device needs to connect. Its secret is told once. */
