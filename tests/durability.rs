@@ -10,13 +10,14 @@ use waypost_bridge::device::NewDevice;
 use waypost_bridge::entry::{Entry, EntryBody, NewEntry, Page, Receipt};
 use waypost_bridge::event::Event;
 use waypost_bridge::link::{BrokerLink, LinkEvent, Retain, Subscriptions};
+use waypost_bridge::once::{Caller, Posted};
 use waypost_bridge::person::{NewPerson, Role};
 use waypost_bridge::position::Position;
-use waypost_bridge::store::{Change, MemoryStore, Posted, State, Store, StoreError};
+use waypost_bridge::store::{Change, MemoryStore, State, Store, StoreError};
 use waypost_bridge::stream::Stream;
 use waypost_bridge::{Bridge, BridgeOptions};
 use waypost_proto::{
-    ContentDigest, DeviceId, Epoch, OpNumber, Operation, PersonId, Seq, SessionTag, Stamp, StreamId, wire,
+    ContentDigest, DeviceId, Epoch, OpNumber, Operation, Seq, SessionTag, Stamp, StreamId, wire,
 };
 
 /// Commits wait for a word of the test: `true` for "it is synced", `false` for "the power goes".
@@ -60,8 +61,8 @@ impl Store for HeldStore {
     fn events(&self, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
         self.disk.events(after, limit)
     }
-    fn posted(&self, author: PersonId, key: &str) -> Result<Option<Posted>, StoreError> {
-        self.disk.posted(author, key)
+    fn posted(&self, caller: Caller, key: &str) -> Result<Option<Posted>, StoreError> {
+        self.disk.posted(caller, key)
     }
     fn operation(
         &self,
@@ -129,7 +130,7 @@ async fn nothing_is_acknowledged_shown_or_sent_before_its_sync() {
             labels: vec![],
             secret_hash: [1; 32],
         };
-        async move { bridge.add_device(new).await.unwrap().device }
+        async move { bridge.add_device(new, None).await.unwrap().device }
     });
     commit_begins();
     assert_eq!(
@@ -145,12 +146,15 @@ async fn nothing_is_acknowledged_shown_or_sent_before_its_sync() {
         let (email, name, password_hash) = ("anna@example.org".into(), "Anna".into(), String::new());
         async move {
             bridge
-                .add_person(NewPerson {
-                    email,
-                    name,
-                    role: Role::Dispatcher,
-                    password_hash,
-                })
+                .add_person(
+                    NewPerson {
+                        email,
+                        name,
+                        role: Role::Dispatcher,
+                        password_hash,
+                    },
+                    None,
+                )
                 .await
                 .unwrap()
         }

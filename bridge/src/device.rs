@@ -57,8 +57,6 @@ pub struct DevicePatch {
     pub driver: Option<Option<Driver>>,
     /// Replaces all labels.
     pub labels: Option<Vec<String>>,
-    /// Replaces the secret; the old one ends its session.
-    pub secret_hash: Option<[u8; 32]>,
 }
 
 /// Whether a device is heard.

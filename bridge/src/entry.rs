@@ -1,5 +1,6 @@
 //! Entries: what people and devices say, and how far each has come.
 
+use crate::once::Once;
 use crate::stream::{Member, Seq, StreamId};
 pub use waypost_proto::Author;
 use waypost_proto::{Epoch, OpNumber, PersonId};
@@ -75,15 +76,6 @@ pub struct NewEntry {
     pub reply_to: Option<Seq>,
     /// Makes the same request, however often it is sent, one entry.
     pub once: Option<Once>,
-}
-
-/// The key under which a request takes effect once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Once {
-    /// The caller's key, 1 to 255 bytes; unique for each caller.
-    pub key: String,
-    /// SHA-256 of the request, to tell a repetition from another request under the same key.
-    pub digest: [u8; 32],
 }
 
 /// Which entries of a stream to read.

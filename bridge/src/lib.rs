@@ -15,6 +15,7 @@ pub mod device;
 pub mod entry;
 pub mod event;
 pub mod link;
+pub mod once;
 pub mod person;
 pub mod position;
 pub mod store;

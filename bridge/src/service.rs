@@ -3,9 +3,10 @@
 use crate::access::DeviceAccess;
 use crate::core::{Core, CoreOptions, Now, Output, Ticket, WRITES_MAX};
 use crate::device::{DeviceId, DevicePatch, DeviceView, NewDevice};
-use crate::entry::{Author, Entry, NewEntry, Once, Page, Receipt};
+use crate::entry::{Author, Entry, NewEntry, Page, Receipt};
 use crate::event::{Event, EventCursor, LiveEvent};
 use crate::link::{BrokerLink, LinkEvent, Retain};
+use crate::once::{Made, Novelty, Once};
 use crate::person::{NewPerson, Person, PersonId, SignIn};
 use crate::position::Position;
 use crate::store::{Store, StoreError};
@@ -54,6 +55,9 @@ pub enum BridgeError {
     /// The idempotency key was used for another request.
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,
+    /// The same request took effect before, and its answer held a secret, which is not kept.
+    #[error("this request took effect before")]
+    MadeBefore(Made),
     /// The server is shutting down.
     #[error("the server is shutting down; try again in a moment")]
     Stopped,
@@ -150,9 +154,28 @@ impl Bridge {
     /// Adds a device and its direct stream with the office.
     ///
     /// # Errors
-    /// [`BridgeError::Invalid`].
-    pub async fn add_device(&self, new: NewDevice) -> Result<DeviceView> {
-        let id = self.change(move |core, now| core.add_device(new, now)).await?;
+    /// [`BridgeError::Invalid`], [`BridgeError::KeyReused`], [`BridgeError::MadeBefore`].
+    pub async fn add_device(&self, new: NewDevice, once: Option<Once>) -> Result<DeviceView> {
+        let made = self.make_with_secret(once, move |core, now| core.add_device(new, now));
+        let Made::Device(id) = made.await? else {
+            return Err(BridgeError::KeyReused);
+        };
+        self.device(id).await
+    }
+
+    /// Gives a device a new secret, as its hash. The old one ends its session.
+    ///
+    /// # Errors
+    /// [`BridgeError::NotFound`], [`BridgeError::Conflict`] where the device is revoked, [`BridgeError::KeyReused`],
+    /// [`BridgeError::MadeBefore`].
+    pub async fn rotate_secret(
+        &self,
+        id: DeviceId,
+        secret_hash: [u8; 32],
+        once: Option<Once>,
+    ) -> Result<DeviceView> {
+        self.make_with_secret(once, move |core, _| core.rotate_secret(id, secret_hash))
+            .await?;
         self.device(id).await
     }
 
@@ -170,7 +193,7 @@ impl Bridge {
             .ok_or(BridgeError::NotFound("device"))
     }
 
-    /// Changes what is known of a device. A new secret ends its session.
+    /// Changes what is known of a device.
     ///
     /// # Errors
     /// [`BridgeError::NotFound`], [`BridgeError::Invalid`].
@@ -190,9 +213,13 @@ impl Bridge {
     /// Adds a person.
     ///
     /// # Errors
-    /// [`BridgeError::Conflict`] where the address is taken, [`BridgeError::Invalid`].
-    pub async fn add_person(&self, new: NewPerson) -> Result<Person> {
-        self.change(move |core, _| core.add_person(new)).await
+    /// [`BridgeError::Conflict`] where the address is taken, [`BridgeError::Invalid`], [`BridgeError::KeyReused`].
+    pub async fn add_person(&self, new: NewPerson, once: Option<Once>) -> Result<Person> {
+        let (made, _) = self.make(once, move |core, _| core.add_person(new)).await?;
+        let Made::Person(id) = made else {
+            return Err(BridgeError::KeyReused);
+        };
+        self.person(id).await?.ok_or(BridgeError::NotFound("person"))
     }
 
     /// The person with this address, in any case.
@@ -212,8 +239,13 @@ impl Bridge {
     }
 
     /// Keeps a sign-in until it expires or is ended.
-    pub async fn sign_in(&self, sign_in: SignIn) -> Result<()> {
-        self.change(move |core, now| core.sign_in(sign_in, now)).await
+    ///
+    /// # Errors
+    /// [`BridgeError::KeyReused`], [`BridgeError::MadeBefore`].
+    pub async fn sign_in(&self, sign_in: SignIn, once: Option<Once>) -> Result<()> {
+        self.make_with_secret(once, move |core, now| core.sign_in(sign_in, now))
+            .await?;
+        Ok(())
     }
 
     /// Ends a sign-in; nothing where there is none.
@@ -261,29 +293,16 @@ impl Bridge {
     ///
     /// # Errors
     /// [`BridgeError::NotFound`] for the stream, [`BridgeError::Invalid`], [`BridgeError::KeyReused`].
-    pub async fn post_entry(&self, new: NewEntry) -> Result<Entry> {
-        if let Some(once) = new.once.clone() {
-            // A repetition that arrives while the first is still being written finds it in the core.
-            if let Some(entry) = self.posted_before(new.author, once).await? {
-                return Ok(entry);
-            }
-        }
-        let (stream, seq) = self.change(move |core, now| core.post_entry(new, now)).await?;
+    pub async fn post_entry(&self, mut new: NewEntry) -> Result<Entry> {
+        let once = new.once.take();
+        let (made, _) = self
+            .make(once, move |core, now| core.post_entry(new, now))
+            .await?;
+        let Made::Entry { stream, seq } = made else {
+            return Err(BridgeError::KeyReused);
+        };
         let found = self.read(move |store| store.entry(stream, seq)).await?;
         found.ok_or(BridgeError::NotFound("entry"))
-    }
-
-    async fn posted_before(&self, author: PersonId, once: Once) -> Result<Option<Entry>> {
-        self.read(move |store| {
-            let Some(posted) = store.posted(author, &once.key)? else {
-                return Ok(Ok(None));
-            };
-            if posted.digest != once.digest {
-                return Ok(Err(BridgeError::KeyReused));
-            }
-            Ok(Ok(store.entry(posted.stream, posted.seq)?))
-        })
-        .await?
     }
 
     /// Moves the caller's read cursor; it never goes back.
@@ -386,6 +405,39 @@ impl Bridge {
         });
         self.calls.send(call).await.map_err(|_| BridgeError::Stopped)?;
         answered.await.map_err(|_| BridgeError::Stopped)?
+    }
+
+    /// Makes something, once where the request has a key, and waits until it is durable. `stage` is given the core
+    /// under the rules of [`Core::make`].
+    async fn make(
+        &self,
+        once: Option<Once>,
+        stage: impl FnOnce(&mut Core, Now) -> Result<Made> + Send + 'static,
+    ) -> Result<(Made, Novelty)> {
+        if let Some(once) = once.clone() {
+            // A repetition that arrives while the first is still being written finds it in the core.
+            let before = self.read(move |store| {
+                let posted = store.posted(once.caller, &once.key)?;
+                Ok(posted.map_or(Ok(None), |posted| posted.answers(&once, wall_ms())))
+            });
+            if let Some(made) = before.await?? {
+                return Ok((made, Novelty::Again));
+            }
+        }
+        self.change(move |core, now| core.make(once, now, |core| stage(core, now)))
+            .await
+    }
+
+    /// The same for what is answered with a secret: a repetition is told what was made, and that is all.
+    async fn make_with_secret(
+        &self,
+        once: Option<Once>,
+        stage: impl FnOnce(&mut Core, Now) -> Result<Made> + Send + 'static,
+    ) -> Result<Made> {
+        match self.make(once, stage).await? {
+            (made, Novelty::New) => Ok(made),
+            (made, Novelty::Again) => Err(BridgeError::MadeBefore(made)),
+        }
     }
 
     /// Reads from the store off the reactor.

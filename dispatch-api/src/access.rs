@@ -58,6 +58,12 @@ impl Caller {
     }
 }
 
+impl From<&Caller> for waypost_bridge::once::Caller {
+    fn from(caller: &Caller) -> Self {
+        caller.person_id().map_or(Self::Server, Self::Named)
+    }
+}
+
 /// Stands before the handler of one route.
 pub(crate) async fn guard(
     State((state, access)): State<(ApiState, Access)>,

@@ -1,6 +1,8 @@
 //! `/devices/{id}/credentials`: what a device needs to connect.
 
-use crate::problem::{Problem, ProblemType};
+use crate::access::Caller;
+use crate::idempotency::IdempotencyKey;
+use crate::problem::Problem;
 use crate::query::{Id, NoQuery};
 use crate::secret::Secret;
 use crate::state::ApiState;
@@ -8,7 +10,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use serde::Serialize;
-use waypost_bridge::device::{Device, DeviceId, DevicePatch};
+use waypost_bridge::device::{Device, DeviceId};
 
 /// A device's credentials file. It is shown once; the server keeps a hash of the secret.
 #[derive(Serialize)]
@@ -36,20 +38,13 @@ impl CredentialsFile {
 /// `POST /devices/{id}/credentials`: the old secret stops working and its session ends.
 pub(crate) async fn rotate(
     State(state): State<ApiState>,
+    caller: Caller,
     Id(id): Id<DeviceId>,
     _: NoQuery,
+    key: IdempotencyKey,
 ) -> Result<impl IntoResponse, Problem> {
-    if state.bridge().device(id).await?.device.revoked {
-        return Err(Problem::new(
-            ProblemType::Conflict,
-            "This device is revoked and cannot connect again. Add the unit as a new device.",
-        ));
-    }
+    let once = key.once(&caller, &[]);
     let secret = Secret::draw();
-    let patch = DevicePatch {
-        secret_hash: Some(secret.sha256()),
-        ..DevicePatch::default()
-    };
-    let view = state.bridge().update_device(id, patch).await?;
+    let view = state.bridge().rotate_secret(id, secret.sha256(), once).await?;
     Ok(Json(CredentialsFile::new(&state, &view.device, &secret)))
 }

@@ -1,6 +1,8 @@
 //! `/devices` and `/devices/{id}`: the drivers' units.
 
+use crate::access::Caller;
 use crate::credentials::CredentialsFile;
+use crate::idempotency::IdempotencyKey;
 use crate::json::{JsonBody, Object, present};
 use crate::page::PageJson;
 use crate::positions::PositionJson;
@@ -147,9 +149,12 @@ pub(crate) async fn list(
 /// `POST /devices`
 pub(crate) async fn create(
     State(state): State<ApiState>,
+    caller: Caller,
     _: NoQuery,
+    key: IdempotencyKey,
     body: JsonBody<NewDeviceJson>,
 ) -> Result<impl IntoResponse, Problem> {
+    let once = key.once(&caller, &body.bytes);
     let NewDeviceJson { name, driver, labels } = body.value;
     let secret = Secret::draw();
     let new = NewDevice {
@@ -158,7 +163,7 @@ pub(crate) async fn create(
         labels,
         secret_hash: secret.sha256(),
     };
-    let view = state.bridge().add_device(new).await?;
+    let view = state.bridge().add_device(new, once).await?;
     let location = format!("/api/v1/devices/{}", view.device.id);
     let credentials = CredentialsFile::new(&state, &view.device, &secret);
     let enrolled = EnrolledJson {
@@ -190,12 +195,7 @@ pub(crate) async fn update(
 ) -> Result<impl IntoResponse, Problem> {
     let DevicePatchJson { name, driver, labels } = body.value;
     let driver = driver.map(|driver| driver.map(|Object(driver)| driver.into()));
-    let patch = DevicePatch {
-        name,
-        driver,
-        labels,
-        secret_hash: None,
-    };
+    let patch = DevicePatch { name, driver, labels };
     Ok(Json(DeviceJson::from(
         state.bridge().update_device(id, patch).await?,
     )))

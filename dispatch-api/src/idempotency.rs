@@ -1,11 +1,15 @@
 //! `Idempotency-Key`: the same request, however often it is sent, takes effect once.
+//!
+//! Every POST takes one. What tells a repetition from another request is a digest that is kept on disk, so a password
+//! in the body goes into it hashed slowly, or, where it was verified, not at all.
 
+use crate::access::Caller;
 use crate::problem::{Problem, ProblemType};
 use axum::extract::FromRequestParts;
 use axum::http::Method;
 use axum::http::request::Parts;
 use sha2::{Digest, Sha256};
-use waypost_bridge::entry::Once;
+use waypost_bridge::once::Once;
 
 /// The longest key, in characters.
 const KEY_CHARS_MAX: usize = 255;
@@ -20,15 +24,26 @@ pub(crate) struct IdempotencyKey {
 
 impl IdempotencyKey {
     /// What the bridge needs to know the request again; `None` for one without a key.
-    pub(crate) fn once(self, body: &[u8]) -> Option<Once> {
+    pub(crate) fn once(self, caller: &Caller, body: &[u8]) -> Option<Once> {
+        self.of(caller.into(), &[body])
+    }
+
+    /// The same for a request whose caller is known by another way than a token.
+    pub(crate) fn of(self, caller: waypost_bridge::once::Caller, parts: &[&[u8]]) -> Option<Once> {
         // Neither a method nor a path has a NUL in it.
         let digest = Sha256::new()
             .chain_update(self.method.as_str())
             .chain_update([0])
             .chain_update(&self.path)
-            .chain_update([0])
-            .chain_update(body);
+            .chain_update([0]);
+        let digest = match parts {
+            [body] => digest.chain_update(body),
+            parts => parts.iter().fold(digest, |digest, part| {
+                digest.chain_update(part.len().to_be_bytes()).chain_update(part)
+            }),
+        };
         self.key.map(|key| Once {
+            caller,
             key,
             digest: digest.finalize().into(),
         })

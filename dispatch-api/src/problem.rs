@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use waypost_bridge::BridgeError;
+use waypost_bridge::once::Made;
 
 /// Every `type` that a problem document of this server can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,6 +35,9 @@ pub enum ProblemType {
     TooSlow,
     /// `/problems/conflict` (409): something of that name exists already.
     Conflict,
+    /// `/problems/made-before` (409): a request with this `Idempotency-Key` took effect before, and its answer held a
+    /// secret, which is not kept; `made` names what it made.
+    MadeBefore,
     /// `/problems/cursor-lost` (410): the cursor is beyond the end of the event log, which happens after a backup was
     /// restored; `resume_after` says where to go on.
     CursorLost,
@@ -67,6 +71,7 @@ impl ProblemType {
         Self::MethodNotAllowed,
         Self::TooSlow,
         Self::Conflict,
+        Self::MadeBefore,
         Self::CursorLost,
         Self::TooLarge,
         Self::UnsupportedMediaType,
@@ -132,6 +137,11 @@ impl ProblemType {
                 "The request took too long to arrive",
             ),
             Self::Conflict => ("/problems/conflict", StatusCode::CONFLICT, "It exists already"),
+            Self::MadeBefore => (
+                "/problems/made-before",
+                StatusCode::CONFLICT,
+                "The request took effect before",
+            ),
             Self::CursorLost => (
                 "/problems/cursor-lost",
                 StatusCode::GONE,
@@ -186,6 +196,15 @@ pub(crate) struct Problem {
     retry_after_s: Option<u32>,
     /// For [`ProblemType::CursorLost`].
     resume_after: Option<u64>,
+    /// For [`ProblemType::MadeBefore`].
+    made: Option<MadeJson>,
+}
+
+/// What a request made that is not answered again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct MadeJson {
+    kind: &'static str,
+    id: String,
 }
 
 /// One value that is wrong.
@@ -209,6 +228,8 @@ struct Document<'a> {
     errors: &'a [FieldProblem],
     #[serde(skip_serializing_if = "Option::is_none")]
     resume_after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    made: Option<MadeJson>,
 }
 
 impl Problem {
@@ -219,6 +240,7 @@ impl Problem {
             errors: Vec::new(),
             retry_after_s: None,
             resume_after: None,
+            made: None,
         }
     }
 
@@ -266,6 +288,32 @@ impl Problem {
     }
 }
 
+impl From<Made> for Problem {
+    fn from(made: Made) -> Self {
+        let (kind, id) = match made {
+            Made::Entry { stream, seq } => ("entry", format!("{stream}/{seq}")),
+            Made::Device(device) => ("device", device.to_string()),
+            Made::Credentials(device) => ("credentials", device.to_string()),
+            Made::Person(person) => ("person", person.to_string()),
+            Made::Key(key) => ("key", key.to_string()),
+            Made::Session(person) => ("session", person.to_string()),
+        };
+        let what = match made {
+            Made::Credentials(_) => format!("gave the device {id} new credentials"),
+            Made::Session(_) => format!("signed in the person {id}"),
+            _ => format!("made the {kind} {id}"),
+        };
+        let detail = format!(
+            "A request with this Idempotency-Key {what}. The secret in its answer was shown that once; ask for a new \
+             one under a new key."
+        );
+        Self {
+            made: Some(MadeJson { kind, id }),
+            ..Self::new(ProblemType::MadeBefore, detail)
+        }
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (uri, status, title) = self.kind.row();
@@ -276,6 +324,7 @@ impl IntoResponse for Problem {
             detail: &self.detail,
             errors: &self.errors,
             resume_after: self.resume_after.map(|cursor| cursor.to_string()),
+            made: self.made,
         };
         let mut response = (status, axum::Json(document)).into_response();
         let headers = response.headers_mut();
@@ -310,6 +359,7 @@ impl From<BridgeError> for Problem {
                 ProblemType::KeyReused,
                 "This Idempotency-Key was used for another request. Send this one under a new key.",
             ),
+            BridgeError::MadeBefore(made) => made.into(),
             BridgeError::Stopped => Self::busy("The server is shutting down. Try again in a few seconds.", 5),
             BridgeError::Store(error) => {
                 tracing::error!(%error, "a request failed because the store did: {error}");

@@ -3,6 +3,7 @@
 //! A wrong password and an address that nobody has get the same answer after the same work.
 
 use crate::access::{SESSION_COOKIE, SignedIn, role_name};
+use crate::idempotency::IdempotencyKey;
 use crate::json::JsonBody;
 use crate::password::Busy;
 use crate::problem::{Problem, ProblemType};
@@ -16,6 +17,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use waypost_bridge::once::Caller;
 use waypost_bridge::person::{Person, SignIn};
 
 /// How long a sign-in is valid.
@@ -65,6 +67,7 @@ impl From<Person> for PersonJson {
 pub(crate) async fn create(
     State(state): State<ApiState>,
     _: NoQuery,
+    key: IdempotencyKey,
     body: JsonBody<CredentialsJson>,
 ) -> Result<impl IntoResponse, Problem> {
     let CredentialsJson { email, password } = body.value;
@@ -98,7 +101,9 @@ pub(crate) async fn create(
         person: person.id,
         expires_ms,
     };
-    state.bridge().sign_in(sign_in).await?;
+    // The password was right, so it tells nothing apart; and it must not be on disk, however hashed.
+    let once = key.of(Caller::Named(person.id), &[person.email.as_bytes()]);
+    state.bridge().sign_in(sign_in, once).await?;
     count("accepted");
     let session = SessionJson {
         expires_at: Timestamp(expires_ms),

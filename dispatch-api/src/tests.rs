@@ -3,6 +3,7 @@
 mod conversation;
 mod devices;
 mod events;
+mod idempotency;
 mod mqtt_socket;
 mod pages;
 mod refusals;
@@ -89,7 +90,7 @@ impl World {
             role,
             password_hash: PASSWORD_HASH.clone(),
         };
-        let person = self.bridge.add_person(new).await.unwrap();
+        let person = self.bridge.add_person(new, None).await.unwrap();
         let token = format!("token-{}", person.id);
         self.sign_in(&person, &token, now_ms() + 3_600_000).await;
         (person, token)
@@ -101,7 +102,7 @@ impl World {
             person: person.id,
             expires_ms,
         };
-        self.bridge.sign_in(sign_in).await.unwrap();
+        self.bridge.sign_in(sign_in, None).await.unwrap();
     }
 
     async fn token(&mut self, role: Role) -> String {
@@ -125,6 +126,15 @@ impl World {
 
     async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
         self.send(request(method, path, token, Some(body))).await
+    }
+
+    /// The same under an `Idempotency-Key`.
+    async fn call_once(&self, token: &str, path: &str, key: &str, body: Option<Value>) -> Answer {
+        let mut request = request("POST", path, token, body);
+        request
+            .headers_mut()
+            .insert("idempotency-key", key.parse().unwrap());
+        self.send(request).await
     }
 
     /// Adds a device as an administrator does; its id and that of its stream.

@@ -132,7 +132,7 @@ pub(crate) async fn add_person(
         password_hash,
     };
     bridge
-        .add_person(new)
+        .add_person(new, None)
         .await
         .with_context(|| format!("{email} cannot be added"))?;
     Ok(SignIn {

@@ -2,17 +2,19 @@
 
 use super::{Core, Effect, Now, Ticket};
 use crate::device::{Device, DevicePatch, DeviceView, Driver, NewDevice, Presence};
-use crate::entry::{Author, Entry, EntryBody, Moment, NewEntry, Once, Rung};
+use crate::entry::{Author, Entry, EntryBody, Moment, NewEntry, Rung};
 use crate::event::{EventCursor, EventKind};
+use crate::once::Made;
 use crate::person::{NewPerson, Person, SignIn};
 use crate::service::BridgeError;
-use crate::store::{Change, Posted};
+use crate::store::Change;
 use crate::stream::{Member, Membership, Stream, StreamKind, StreamView};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, VecDeque};
 use waypost_proto::{DeviceId, PersonId, Seq, StreamId, TEXT_BYTES_MAX};
 
 type Staged<T> = Result<(T, Option<Ticket>), BridgeError>;
+/// For what [`Core::make`] commits.
+type Making = Result<Made, BridgeError>;
 
 const NAME_CHARS_MAX: usize = 100;
 const LABELS_MAX: usize = 20;
@@ -22,7 +24,7 @@ const SIGN_INS_MAX: usize = 10_000;
 
 impl Core {
     /// Stages a device and its direct stream with the office.
-    pub(crate) fn add_device(&mut self, new: NewDevice, now: Now) -> Staged<DeviceId> {
+    pub(crate) fn add_device(&mut self, new: NewDevice, now: Now) -> Making {
         check_name("/name", &new.name)?;
         check_driver(new.driver.as_ref())?;
         check_labels(&new.labels)?;
@@ -57,7 +59,23 @@ impl Core {
         self.put_stream(direct);
         self.put_device(device);
         self.log_event(EventKind::DeviceEnrolled(id), now);
-        Ok((id, self.commit()))
+        Ok(Made::Device(id))
+    }
+
+    /// Stages a new secret for a device, whose session ends.
+    pub(crate) fn rotate_secret(&mut self, id: DeviceId, secret_hash: [u8; 32]) -> Making {
+        let device = self.devices.get(&id).ok_or(BridgeError::NotFound("device"))?;
+        if device.revoked {
+            return Err(BridgeError::Conflict(
+                "this device is revoked and cannot connect again; add the unit as a new device",
+            ));
+        }
+        self.put_device(Device {
+            secret_hash,
+            ..device.clone()
+        });
+        self.effects.push(Effect::EndSessions(id));
+        Ok(Made::Credentials(id))
     }
 
     pub(crate) fn update_device(&mut self, id: DeviceId, patch: DevicePatch) -> Staged<()> {
@@ -80,12 +98,7 @@ impl Core {
             check_labels(&labels)?;
             device.labels = labels;
         }
-        let new_secret = patch.secret_hash.is_some();
-        device.secret_hash = patch.secret_hash.unwrap_or(device.secret_hash);
         self.put_device(device);
-        if new_secret {
-            self.effects.push(Effect::EndSessions(id));
-        }
         Ok(((), self.commit()))
     }
 
@@ -117,7 +130,7 @@ impl Core {
         Ok(((), self.commit()))
     }
 
-    pub(crate) fn add_person(&mut self, new: NewPerson) -> Staged<Person> {
+    pub(crate) fn add_person(&mut self, new: NewPerson) -> Making {
         check_name("/name", &new.name)?;
         let email = new.email.trim().to_lowercase();
         if !(3..=254).contains(&email.len()) || !email.contains('@') || email.contains(char::is_whitespace) {
@@ -139,11 +152,11 @@ impl Core {
             password_hash: new.password_hash,
         };
         self.changes.push(Change::PutPerson(person.clone()));
-        self.effects.push(Effect::Person(person.clone()));
-        Ok((person, self.commit()))
+        self.effects.push(Effect::Person(person));
+        Ok(Made::Person(id))
     }
 
-    pub(crate) fn sign_in(&mut self, sign_in: SignIn, now: Now) -> Staged<()> {
+    pub(crate) fn sign_in(&mut self, sign_in: SignIn, now: Now) -> Making {
         let mut ended: Vec<[u8; 32]> = self
             .sign_ins
             .values()
@@ -164,7 +177,7 @@ impl Core {
         }
         self.changes.push(Change::PutSignIn(sign_in));
         self.effects.push(Effect::SignIn(sign_in));
-        Ok(((), self.commit()))
+        Ok(Made::Session(sign_in.person))
     }
 
     pub(crate) fn sign_out(&mut self, token_hash: [u8; 32]) -> Staged<()> {
@@ -175,18 +188,8 @@ impl Core {
         Ok(((), self.commit()))
     }
 
-    /// Stages an entry of a person. The same request under the same key names the entry that it made before.
-    pub(crate) fn post_entry(&mut self, new: NewEntry, now: Now) -> Staged<(StreamId, Seq)> {
-        if let Some(once) = &new.once
-            && let Some((posted, ticket)) = self.recent_posts.find(new.author, once)
-        {
-            if posted.digest != once.digest {
-                return Err(BridgeError::KeyReused);
-            }
-            let open = self.pending.back().is_some_and(|(last, _)| *last >= ticket)
-                && self.pending.front().is_some_and(|(first, _)| *first <= ticket);
-            return Ok(((posted.stream, posted.seq), open.then_some(ticket)));
-        }
+    /// Stages an entry of a person.
+    pub(crate) fn post_entry(&mut self, new: NewEntry, now: Now) -> Making {
         let EntryBody::Text(text) = &new.body;
         if !(1..=TEXT_BYTES_MAX).contains(&text.len()) {
             return Err(invalid("/body/text", "1 to 4,096 bytes of text"));
@@ -228,23 +231,10 @@ impl Core {
             cursor.read = seq.number();
             self.put_cursor(reader.0, reader.1, cursor);
         }
-        if let Some(once) = &new.once {
-            let posted = Posted {
-                digest: once.digest,
-                stream: new.stream,
-                seq,
-            };
-            let key = once.key.clone();
-            self.changes.push(Change::PutPosted {
-                author: new.author,
-                key,
-                posted: posted.clone(),
-            });
-            let ticket = self.commit().expect("an entry was staged");
-            self.recent_posts.remember(new.author, once, posted, ticket);
-            return Ok(((new.stream, seq), Some(ticket)));
-        }
-        Ok(((new.stream, seq), self.commit()))
+        Ok(Made::Entry {
+            stream: new.stream,
+            seq,
+        })
     }
 
     pub(crate) fn mark_read(&mut self, person: PersonId, stream: StreamId, seq: u64, now: Now) -> Staged<()> {
@@ -385,33 +375,6 @@ impl Core {
         hash.update(seq.number().to_be_bytes());
         let digest = hash.finalize();
         digest[..16].try_into().expect("SHA-256 has 32 bytes")
-    }
-}
-
-/// The last requests with a key, so that a repetition which overtakes its own answer makes no second entry. Older
-/// ones are found in the store.
-#[derive(Debug, Default)]
-pub(super) struct RecentPosts {
-    posts: BTreeMap<(PersonId, String), (Posted, Ticket)>,
-    order: VecDeque<(PersonId, String)>,
-}
-
-impl RecentPosts {
-    /// More than can be open at once.
-    const MAX: usize = 4 * super::WRITES_MAX;
-
-    fn find(&self, author: PersonId, once: &Once) -> Option<(Posted, Ticket)> {
-        self.posts.get(&(author, once.key.clone())).cloned()
-    }
-
-    fn remember(&mut self, author: PersonId, once: &Once, posted: Posted, ticket: Ticket) {
-        if self.order.len() >= Self::MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.posts.remove(&oldest);
-        }
-        self.order.push_back((author, once.key.clone()));
-        self.posts.insert((author, once.key.clone()), (posted, ticket));
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod directory;
 mod down;
+mod once;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,7 @@ use crate::position::Position;
 use crate::store::{Change, MemberCursor, State};
 use crate::stream::{Member, Stream};
 use bytes::Bytes;
-use directory::RecentPosts;
+use once::RecentPosts;
 use session::Session;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::device::NewDevice;
-use crate::entry::{EntryBody, NewEntry, Once, Page};
+use crate::entry::{EntryBody, NewEntry, Page};
+use crate::once::{Caller, Made, Novelty, Once, REMEMBERED_MS};
 use crate::person::{NewPerson, Role};
 use crate::service::BridgeError;
 use crate::store::{MemoryStore, Store};
@@ -65,7 +66,9 @@ impl World {
             labels: vec![],
             secret_hash: [1; 32],
         };
-        let (id, _) = self.core.add_device(new, self.now).unwrap();
+        let Made::Device(id) = self.make(|core, now| core.add_device(new, now)).unwrap() else {
+            panic!("a device was made")
+        };
         self.settle();
         self.core.device(id).unwrap().device
     }
@@ -77,9 +80,37 @@ impl World {
             role: Role::Dispatcher,
             password_hash: String::new(),
         };
-        let (person, _) = self.core.add_person(new).unwrap();
+        let Made::Person(id) = self.make(|core, _| core.add_person(new)).unwrap() else {
+            panic!("a person was made")
+        };
         self.settle();
-        person.id
+        id
+    }
+
+    fn make(
+        &mut self,
+        stage: impl FnOnce(&mut Core, Now) -> Result<Made, BridgeError>,
+    ) -> Result<Made, BridgeError> {
+        self.make_once(None, stage).map(|(made, _)| made)
+    }
+
+    fn make_once(
+        &mut self,
+        once: Option<Once>,
+        stage: impl FnOnce(&mut Core, Now) -> Result<Made, BridgeError>,
+    ) -> Result<(Made, Novelty), BridgeError> {
+        let now = self.now;
+        self.core
+            .make(once, now, |core| stage(core, now))
+            .map(|(made, _)| made)
+    }
+
+    fn post_entry(&mut self, mut new: NewEntry) -> Result<(Seq, Novelty), BridgeError> {
+        let once = new.once.take();
+        match self.make_once(once, |core, now| core.post_entry(new, now))? {
+            (Made::Entry { seq, .. }, novelty) => Ok((seq, novelty)),
+            (other, _) => panic!("{other:?}"),
+        }
     }
 
     /// Takes outputs until there are none; leaves writes open.
@@ -180,10 +211,7 @@ impl World {
     }
 
     fn post(&mut self, author: PersonId, stream: StreamId, text: &str) -> Seq {
-        let ((_, seq), _) = self
-            .core
-            .post_entry(by_person(author, stream, text), self.now)
-            .unwrap();
+        let (seq, _) = self.post_entry(by_person(author, stream, text)).unwrap();
         self.settle();
         seq
     }
@@ -304,8 +332,7 @@ fn nothing_is_acknowledged_shown_or_sent_before_its_write_is_stored() {
         world.now,
     );
     world
-        .core
-        .post_entry(by_person(person, device.stream, "from the office"), world.now)
+        .post_entry(by_person(person, device.stream, "from the office"))
         .unwrap();
     world.drain();
     assert!(
@@ -751,9 +778,7 @@ fn a_revoked_device_is_disconnected_and_heard_no_more() {
     assert_eq!(world.disconnected, [device.id]);
     assert_eq!(world.up(&device, &ops(1, 1, device.stream, &["x"])), []);
     assert_eq!(world.hello(&device, 2, 0), []);
-    let refused = world
-        .core
-        .post_entry(by_person(person, device.stream, "x"), world.now);
+    let refused = world.post_entry(by_person(person, device.stream, "x"));
     assert!(matches!(refused, Err(BridgeError::Conflict(_))));
     assert_eq!(world.texts(device.stream), [""; 0]);
 }
@@ -775,35 +800,94 @@ fn presence_follows_the_session_and_ignores_the_will_of_another() {
     assert_eq!(state(&world), Presence::Unknown);
 }
 
+fn under_key(caller: Caller, digest: u8) -> Option<Once> {
+    Some(Once {
+        caller,
+        key: "k".into(),
+        digest: [digest; 32],
+    })
+}
+
 #[test]
 fn the_same_request_under_the_same_key_makes_one_entry() {
     let (mut world, device) = World::in_session();
     let person = world.add_person();
-    let post = |world: &mut World, digest| {
-        let once = Some(Once {
-            key: "k".into(),
-            digest: [digest; 32],
-        });
+    let post = |world: &mut World, caller, digest| {
         let new = NewEntry {
-            once,
+            once: under_key(caller, digest),
             ..by_person(person, device.stream, "once")
         };
         world
-            .core
-            .post_entry(new, world.now)
-            .map(|(made, _)| made.1.number())
+            .post_entry(new)
+            .map(|(seq, novelty)| (seq.number(), novelty))
     };
-    assert_eq!(post(&mut world, 1).unwrap(), 1);
-    assert_eq!(post(&mut world, 1).unwrap(), 1, "while it is being written");
-    world.settle();
-    assert_eq!(post(&mut world, 1).unwrap(), 1, "and after");
-    assert!(matches!(post(&mut world, 2), Err(BridgeError::KeyReused)));
-    assert_eq!(world.texts(device.stream), ["once"]);
+    let (me, other) = (Caller::Named(person), Caller::Server);
+    assert_eq!(post(&mut world, me, 1).unwrap(), (1, Novelty::New));
     assert_eq!(
-        world.store.posted(person, "k").unwrap().unwrap().seq.number(),
-        1,
+        post(&mut world, me, 1).unwrap(),
+        (1, Novelty::Again),
+        "while it is being written"
+    );
+    world.settle();
+    assert_eq!(post(&mut world, me, 1).unwrap(), (1, Novelty::Again), "and after");
+    assert!(matches!(post(&mut world, me, 2), Err(BridgeError::KeyReused)));
+    assert_eq!(world.texts(device.stream), ["once"]);
+    let posted = world.store.posted(me, "k").unwrap().unwrap();
+    let seq = Seq::new(1).unwrap();
+    let stream = device.stream;
+    assert_eq!(
+        posted.made,
+        Made::Entry { stream, seq },
         "a restart finds it on disk"
     );
+
+    assert_eq!(
+        post(&mut world, other, 2).unwrap(),
+        (2, Novelty::New),
+        "others have keys of their own"
+    );
+    world.settle();
+    world.now.wall_ms += REMEMBERED_MS;
+    assert_eq!(
+        post(&mut world, me, 2).unwrap(),
+        (3, Novelty::New),
+        "after its time a key is free"
+    );
+    world.settle();
+}
+
+#[test]
+fn keys_that_are_no_longer_remembered_leave_the_disk() {
+    let (mut world, _) = World::in_session();
+    let keys: Vec<String> = (0..9).map(|number| format!("k{number}")).collect();
+    let add = |world: &mut World, key: &String| {
+        let once = Once {
+            caller: Caller::Server,
+            key: key.clone(),
+            digest: [1; 32],
+        };
+        let new = NewDevice {
+            name: key.clone(),
+            driver: None,
+            labels: vec![],
+            secret_hash: [1; 32],
+        };
+        let (_, novelty) = world
+            .make_once(Some(once), |core, now| core.add_device(new, now))
+            .unwrap();
+        assert_eq!(novelty, Novelty::New);
+        world.settle();
+    };
+    for key in &keys {
+        add(&mut world, key);
+    }
+    world.now.wall_ms += REMEMBERED_MS + 1;
+    // Used again, and so the newest; the rest goes with the next ones.
+    for key in [&keys[0], &"new".to_owned(), &"newer".to_owned()] {
+        add(&mut world, key);
+    }
+    let held = |key: &String| world.store.posted(Caller::Server, key).unwrap().is_some();
+    assert!(held(&keys[0]) && !keys[1..].iter().any(held));
 }
 
 #[test]

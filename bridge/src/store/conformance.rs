@@ -1,9 +1,10 @@
 //! What every engine must do: one suite, run on each of them.
 
-use super::{Change, FjallStore, MemberCursor, MemoryStore, Posted, Store, StoreError};
+use super::{Change, FjallStore, MemberCursor, MemoryStore, Store, StoreError};
 use crate::device::{Device, Driver};
 use crate::entry::{Author, Entry, EntryBody, Moment, Page, Rung};
 use crate::event::{Event, EventKind};
+use crate::once::{Caller, Made, Posted};
 use crate::person::{Person, Role, SignIn};
 use crate::position::Position;
 use crate::stream::{Member, Membership, Stream, StreamKind};
@@ -326,17 +327,6 @@ fn tracks_events_operations_and_keys_are_found_again() {
             op,
             digest: ContentDigest([3; 16]),
         });
-        let author = PersonId::new(1).unwrap();
-        let posted = Posted {
-            digest: [4; 32],
-            stream: stream_id(1),
-            seq: seq(2),
-        };
-        changes.push(Change::PutPosted {
-            author,
-            key: "k".to_owned(),
-            posted: posted.clone(),
-        });
         store.commit(&changes).unwrap();
 
         let times = |from, to, limit| -> Vec<i64> {
@@ -363,8 +353,63 @@ fn tracks_events_operations_and_keys_are_found_again() {
             "{engine}"
         );
         assert_eq!(store.operation(b, epoch, op).unwrap(), None, "{engine}");
-        assert_eq!(store.posted(author, "k").unwrap(), Some(posted), "{engine}");
-        assert_eq!(store.posted(author, "kk").unwrap(), None, "{engine}");
+    });
+}
+
+#[test]
+fn idempotency_keys_are_found_until_they_expire() {
+    engines(|engine, reopen| {
+        let person = PersonId::new(1).unwrap();
+        let (stream, seq) = (stream_id(1), seq(2));
+        let mades = [
+            Made::Entry { stream, seq },
+            Made::Device(device_id(1)),
+            Made::Credentials(device_id(2)),
+            Made::Person(person),
+            Made::Key(person),
+            Made::Session(person),
+        ];
+        let posted = |number: usize| Posted {
+            digest: [4; 32],
+            made: mades[number],
+            at_ms: i64::try_from(number).unwrap(),
+        };
+        let caller = Caller::Named(person);
+        let put = |number: usize| Change::PutPosted {
+            caller,
+            key: format!("k{number}"),
+            posted: posted(number),
+        };
+        {
+            let store = reopen();
+            store.commit(&(0..6).map(put).collect::<Vec<_>>()).unwrap();
+        }
+        let store = reopen();
+        for number in 0..6 {
+            let found = store.posted(caller, &format!("k{number}")).unwrap();
+            assert_eq!(found, Some(posted(number)), "{engine}");
+        }
+        assert_eq!(store.posted(caller, "k").unwrap(), None, "{engine}");
+        assert_eq!(store.posted(Caller::Server, "k1").unwrap(), None, "{engine}");
+
+        // The first is used again, so that its first place in time is empty.
+        let again = Posted {
+            at_ms: 9,
+            ..posted(0)
+        };
+        let reused = Change::PutPosted {
+            caller,
+            key: "k0".to_owned(),
+            posted: again.clone(),
+        };
+        let expire = |before_ms, at_most| Change::ExpirePosted { before_ms, at_most };
+        store.commit(&[reused]).unwrap();
+        store.commit(&[expire(4, 3)]).unwrap();
+        store.commit(&[expire(4, 3)]).unwrap();
+        let held = |number: usize| store.posted(caller, &format!("k{number}")).unwrap().is_some();
+        let left: Vec<usize> = (0..6).filter(|number| held(*number)).collect();
+        assert_eq!(left, [0, 4, 5], "{engine}: only what is before the moment");
+        assert_eq!(store.posted(caller, "k0").unwrap(), Some(again), "{engine}");
     });
 }
 

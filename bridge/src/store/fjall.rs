@@ -67,12 +67,13 @@ impl FjallStore {
 
 impl FjallKeys {
     fn keyspace(&self, key: &[u8]) -> &Keyspace {
-        const LOG: [u8; 5] = [
+        const LOG: [u8; 6] = [
             Table::Entries as u8,
             Table::Receipts as u8,
             Table::Operations as u8,
             Table::Events as u8,
             Table::Posted as u8,
+            Table::PostedByTime as u8,
         ];
         match key.first() {
             Some(table) if *table == Table::Track as u8 => &self.track,

@@ -1,6 +1,7 @@
 //! Keys: a table's letter, then big-endian numbers, so that the order of bytes is the order of things.
 
 use crate::entry::Rung;
+use crate::once::Caller;
 use crate::stream::Member;
 use waypost_proto::{DeviceId, Epoch, OpNumber, PersonId, StreamId};
 
@@ -22,6 +23,7 @@ pub(super) enum Table {
     Operations = b'o',
     Events = b'E',
     Posted = b'i',
+    PostedByTime = b'I',
     Track = b'T',
 }
 
@@ -139,10 +141,22 @@ pub(super) fn track(device: DeviceId, at_ms: i64) -> Vec<u8> {
     Key::of(Table::Track).u32(device.number()).i64(at_ms).done()
 }
 
-pub(super) fn posted(author: PersonId, key: &str) -> Vec<u8> {
+pub(super) fn posted(caller: Caller, key: &str) -> Vec<u8> {
     Key::of(Table::Posted)
-        .u32(author.number())
+        .u32(match caller {
+            // No person has this number.
+            Caller::Server => 0,
+            Caller::Named(person) => person.number(),
+        })
         .bytes(key.as_bytes())
+        .done()
+}
+
+/// Where [`posted`] was written at a time; the key of the record without its table stands at the end.
+pub(super) fn posted_by_time(at_ms: i64, posted: &[u8]) -> Vec<u8> {
+    Key::of(Table::PostedByTime)
+        .i64(at_ms)
+        .bytes(posted.get(1..).unwrap_or_default())
         .done()
 }
 
@@ -166,6 +180,10 @@ impl Numbers<'_> {
         let (first, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(u64::from_be_bytes(*first))
+    }
+
+    pub(super) fn i64(&mut self) -> Option<i64> {
+        Some((self.u64()? ^ (1 << 63)).cast_signed())
     }
 
     pub(super) fn member(&mut self) -> Option<Member> {

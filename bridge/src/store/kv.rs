@@ -2,10 +2,11 @@
 
 use super::keys::{self, Key, Numbers, Table};
 use super::records::{MetaRecord, ReceiptRecord, Record};
-use super::{Change, MemberCursor, Posted, State, Store, StoreError};
+use super::{Change, MemberCursor, State, Store, StoreError};
 use crate::device::Device;
 use crate::entry::{Author, Entry, Moment, Page, Receipt, Rung};
 use crate::event::{Event, EventCursor};
+use crate::once::{Caller, Posted};
 use crate::person::{Person, SignIn};
 use crate::position::Position;
 use crate::stream::{Member, Stream};
@@ -13,7 +14,7 @@ use prost::Message;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use waypost_proto::{
-    ContentDigest, Cumulative, DeviceId, Epoch, Generation, Incarnation, OpNumber, PersonId, Seq, StreamId,
+    ContentDigest, Cumulative, DeviceId, Epoch, Generation, Incarnation, OpNumber, Seq, StreamId,
 };
 
 /// An engine with ordered keys, whose batches are atomic and durable.
@@ -122,7 +123,21 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
     }
 
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
-        self.0.commit(changes.iter().map(write).collect())
+        let mut writes = Vec::with_capacity(changes.len());
+        for change in changes {
+            match change {
+                Change::PutPosted { caller, key, posted } => put_posted(*caller, key, posted, &mut writes),
+                // Last of all, when it is known which keys are used again.
+                Change::ExpirePosted { .. } => {}
+                change => writes.push(write(change)),
+            }
+        }
+        for change in changes {
+            if let Change::ExpirePosted { before_ms, at_most } = change {
+                self.expire_posted(*before_ms, *at_most, &mut writes)?;
+            }
+        }
+        self.0.commit(writes)
     }
 
     fn entries(
@@ -204,9 +219,9 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
         self.read_range(&first, &keys::event(u64::MAX), Order::Ascending, limit)
     }
 
-    fn posted(&self, author: PersonId, key: &str) -> Result<Option<Posted>, StoreError> {
+    fn posted(&self, caller: Caller, key: &str) -> Result<Option<Posted>, StoreError> {
         self.0
-            .read(&keys::posted(author, key))?
+            .read(&keys::posted(caller, key))?
             .map(|bytes| Posted::decode(&bytes))
             .transpose()
     }
@@ -264,6 +279,37 @@ impl<K: OrderedKeys> KeyedStore<K> {
             })
         })?;
         Ok(records)
+    }
+
+    fn expire_posted(&self, before_ms: i64, at_most: u32, writes: &mut Vec<Write>) -> Result<(), StoreError> {
+        let (first, last) = (
+            keys::posted_by_time(i64::MIN, &[]),
+            keys::posted_by_time(before_ms, &[]),
+        );
+        let mut expired = Vec::new();
+        self.0.scan(&first, &last, Order::Ascending, &mut |key, _| {
+            expired.push(key.to_vec());
+            Ok(if expired.len() < at_most as usize {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            })
+        })?;
+        for by_time in expired {
+            let mut numbers = Numbers(&by_time[1..]);
+            let at_ms = numbers.i64().ok_or(StoreError::Damaged("key"))?;
+            let key = Key::of(Table::Posted).bytes(numbers.0).done();
+            // A key that is used again after its time has a newer record, which stays.
+            let used_again = writes.iter().any(|(written, _)| *written == key);
+            if !used_again
+                && let Some(bytes) = self.0.read(&key)?
+                && Posted::decode(&bytes)?.at_ms == at_ms
+            {
+                writes.push((key, None));
+            }
+            writes.push((by_time, None));
+        }
+        Ok(())
     }
 
     /// The number at the end of the last key with this beginning; 0 where there is none.
@@ -348,6 +394,15 @@ fn write(change: &Change) -> Write {
         Change::AddPosition(device, position) => {
             (keys::track(*device, position.fix.at_ms), Some(position.encode()))
         }
-        Change::PutPosted { author, key, posted } => (keys::posted(*author, key), Some(posted.encode())),
+        Change::PutPosted { .. } | Change::ExpirePosted { .. } => {
+            unreachable!("these take more than one write")
+        }
     }
+}
+
+/// The record, and where it stands in the order of time.
+fn put_posted(caller: Caller, key: &str, posted: &Posted, writes: &mut Vec<Write>) {
+    let key = keys::posted(caller, key);
+    writes.push((keys::posted_by_time(posted.at_ms, &key), Some(Vec::new())));
+    writes.push((key, Some(posted.encode())));
 }

@@ -18,6 +18,7 @@ pub use memory::{MemoryKeys, MemoryStore};
 use crate::device::Device;
 use crate::entry::{Entry, Moment, Page, Receipt, Rung};
 use crate::event::{Event, EventCursor};
+use crate::once::{Caller, Posted};
 use crate::person::{Person, SignIn};
 use crate::position::Position;
 use crate::stream::{Member, Stream};
@@ -63,8 +64,8 @@ pub trait Store: Send + Sync + 'static {
     /// Events after a cursor, oldest first, at most `limit`.
     fn events(&self, after: EventCursor, limit: usize) -> Result<Vec<Event>, StoreError>;
 
-    /// What an idempotency key of this person made.
-    fn posted(&self, author: PersonId, key: &str) -> Result<Option<Posted>, StoreError>;
+    /// What an idempotency key of this caller made.
+    fn posted(&self, caller: Caller, key: &str) -> Result<Option<Posted>, StoreError>;
 
     /// The digest of an operation that was taken; `None` for a void.
     fn operation(
@@ -169,12 +170,19 @@ pub enum Change {
     AddPosition(DeviceId, Position),
     /// What an idempotency key made.
     PutPosted {
-        /// The caller.
-        author: PersonId,
+        /// Whose key.
+        caller: Caller,
         /// The key.
         key: String,
         /// What it made.
         posted: Posted,
+    },
+    /// Forgets the oldest idempotency keys.
+    ExpirePosted {
+        /// Only those that made something before this moment, server clock, UTC milliseconds.
+        before_ms: i64,
+        /// At most so many.
+        at_most: u32,
     },
 }
 
@@ -187,17 +195,6 @@ pub struct MemberCursor {
     pub delivered: Cumulative,
     /// The last entry that was read.
     pub read: u64,
-}
-
-/// What an idempotency key made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Posted {
-    /// SHA-256 of the request.
-    pub digest: [u8; 32],
-    /// The entry's stream.
-    pub stream: StreamId,
-    /// The entry's number.
-    pub seq: Seq,
 }
 
 /// What the core keeps in memory.

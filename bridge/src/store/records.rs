@@ -1,10 +1,11 @@
 //! How things are written down: protobuf, so that a later version reads what an earlier one wrote. Numbers of fields
 //! are never reused.
 
-use super::{MemberCursor, Posted, StoreError};
+use super::{MemberCursor, StoreError};
 use crate::device::{Device, Driver};
 use crate::entry::{Author, Entry, EntryBody, Moment, Rung};
 use crate::event::{Event, EventKind};
+use crate::once::{Made, Posted};
 use crate::person::{Person, Role, SignIn};
 use crate::position::Position;
 use crate::stream::{Member, Membership, Stream, StreamKind};
@@ -664,6 +665,14 @@ pub(super) struct PostedRecord {
     stream: u32,
     #[prost(uint64, tag = "3")]
     seq: u64,
+    /// 0 an entry, 1 a device, 2 credentials of a device, 3 a person, 4 an API key, 5 a sign-in.
+    #[prost(uint32, tag = "4")]
+    made: u32,
+    /// Of the device or the person.
+    #[prost(uint32, tag = "5")]
+    id: u32,
+    #[prost(int64, tag = "6")]
+    at_ms: i64,
 }
 
 impl Record for Posted {
@@ -671,19 +680,47 @@ impl Record for Posted {
     type Wire = PostedRecord;
 
     fn to_wire(&self) -> PostedRecord {
-        PostedRecord {
+        let bare = PostedRecord {
             digest: self.digest.to_vec(),
-            stream: self.stream.number(),
-            seq: self.seq.number(),
+            at_ms: self.at_ms,
+            ..PostedRecord::default()
+        };
+        let of = |made, id| PostedRecord {
+            made,
+            id,
+            ..bare.clone()
+        };
+        match self.made {
+            Made::Entry { stream, seq } => PostedRecord {
+                stream: stream.number(),
+                seq: seq.number(),
+                ..bare
+            },
+            Made::Device(device) => of(1, device.number()),
+            Made::Credentials(device) => of(2, device.number()),
+            Made::Person(person) => of(3, person.number()),
+            Made::Key(key) => of(4, key.number()),
+            Made::Session(person) => of(5, person.number()),
         }
     }
 
     fn from_wire(wire: PostedRecord) -> Option<Self> {
-        let (stream, seq) = StreamId::new(wire.stream).zip(Seq::new(wire.seq))?;
+        let made = match wire.made {
+            0 => Made::Entry {
+                stream: StreamId::new(wire.stream)?,
+                seq: Seq::new(wire.seq)?,
+            },
+            1 => Made::Device(DeviceId::new(wire.id)?),
+            2 => Made::Credentials(DeviceId::new(wire.id)?),
+            3 => Made::Person(PersonId::new(wire.id)?),
+            4 => Made::Key(PersonId::new(wire.id)?),
+            5 => Made::Session(PersonId::new(wire.id)?),
+            _ => return None,
+        };
         Some(Self {
             digest: wire.digest.try_into().ok()?,
-            stream,
-            seq,
+            made,
+            at_ms: wire.at_ms,
         })
     }
 }
