@@ -42,6 +42,13 @@ pub(crate) struct ServerClient {
     http: reqwest::Client,
 }
 
+/// A part of a list.
+#[derive(Deserialize)]
+struct Page {
+    items: Vec<Value>,
+    next: Option<String>,
+}
+
 /// What a server says about a request that it refuses.
 #[derive(Default, Deserialize)]
 struct Problem {
@@ -151,6 +158,21 @@ impl ServerClient {
         self.ask(Method::POST, path, body)
             .await?
             .context("the server sent no content")
+    }
+
+    /// Every item of a list, part by part.
+    pub(crate) async fn each(
+        &self,
+        path: &str,
+        mut take: impl FnMut(Value) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut part = format!("{path}?limit=100");
+        loop {
+            let page: Page = self.get(&part).await?;
+            page.items.into_iter().try_for_each(&mut take)?;
+            let Some(next) = page.next else { return Ok(()) };
+            part = format!("{path}?limit=100&cursor={next}");
+        }
     }
 
     /// A DELETE.

@@ -74,4 +74,6 @@ pub enum LiveEvent {
     Logged(std::sync::Arc<Event>),
     /// A device's latest position changed. Not in the log.
     Position(DeviceId, Position),
+    /// A sign-in or a key has ended: whoever serves one asks again whether it may go on. Not in the log.
+    AccessEnded,
 }

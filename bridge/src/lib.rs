@@ -14,6 +14,7 @@ pub mod core;
 pub mod device;
 pub mod entry;
 pub mod event;
+pub mod key;
 pub mod link;
 pub mod once;
 pub mod person;

@@ -5,9 +5,10 @@ use crate::core::{Core, CoreOptions, Now, Output, Ticket, WRITES_MAX};
 use crate::device::{DeviceId, DevicePatch, DeviceView, NewDevice};
 use crate::entry::{Author, Entry, NewEntry, Page, Receipt};
 use crate::event::{Event, EventCursor, LiveEvent};
+use crate::key::{ApiKey, KeyPatch, NewKey};
 use crate::link::{BrokerLink, LinkEvent, Retain};
 use crate::once::{Made, Novelty, Once};
-use crate::person::{NewPerson, Person, PersonId, SignIn};
+use crate::person::{Identity, NewPerson, Person, PersonId, PersonPatch, SignIn};
 use crate::position::Position;
 use crate::store::{Store, StoreError};
 use crate::stream::{Seq, StreamId, StreamView};
@@ -222,13 +223,80 @@ impl Bridge {
         self.person(id).await?.ok_or(BridgeError::NotFound("person"))
     }
 
+    /// All people who have access, by id; those after `after` where one is given, at most `limit`.
+    pub async fn people(&self, after: Option<PersonId>, limit: usize) -> Result<Vec<Person>> {
+        self.inspect(move |core| core.people(after).take(limit).collect())
+            .await
+    }
+
+    /// Changes what is known of a person. A new password ends the person's sign-ins.
+    ///
+    /// # Errors
+    /// [`BridgeError::NotFound`], [`BridgeError::Invalid`], [`BridgeError::Conflict`] where the address is taken or
+    /// nobody would be an administrator any more.
+    pub async fn update_person(&self, id: PersonId, patch: PersonPatch) -> Result<Person> {
+        self.change(move |core, _| core.update_person(id, patch)).await?;
+        self.person(id).await?.ok_or(BridgeError::NotFound("person"))
+    }
+
+    /// Ends a person's access. The name stays with what the person wrote.
+    ///
+    /// # Errors
+    /// [`BridgeError::NotFound`], [`BridgeError::Conflict`] for the last administrator.
+    pub async fn remove_person(&self, id: PersonId) -> Result<()> {
+        self.change(move |core, _| core.remove_person(id)).await
+    }
+
+    /// Adds an API key.
+    ///
+    /// # Errors
+    /// [`BridgeError::Invalid`], [`BridgeError::KeyReused`], [`BridgeError::MadeBefore`].
+    pub async fn add_key(&self, new: NewKey, once: Option<Once>) -> Result<ApiKey> {
+        let made = self.make_with_secret(once, move |core, now| core.add_key(new, now));
+        let Made::Key(id) = made.await? else {
+            return Err(BridgeError::KeyReused);
+        };
+        self.key(id).await
+    }
+
+    /// All API keys, revoked ones too, by id; those after `after` where one is given, at most `limit`.
+    pub async fn keys(&self, after: Option<PersonId>, limit: usize) -> Result<Vec<ApiKey>> {
+        self.inspect(move |core| core.keys(after).take(limit).collect())
+            .await
+    }
+
+    /// # Errors
+    /// [`BridgeError::NotFound`].
+    pub async fn key(&self, id: PersonId) -> Result<ApiKey> {
+        self.inspect(move |core| core.key(id))
+            .await?
+            .ok_or(BridgeError::NotFound("key"))
+    }
+
+    /// Changes name or role of a key.
+    ///
+    /// # Errors
+    /// [`BridgeError::NotFound`], also for a revoked one, [`BridgeError::Invalid`].
+    pub async fn update_key(&self, id: PersonId, patch: KeyPatch) -> Result<ApiKey> {
+        self.change(move |core, _| core.update_key(id, patch)).await?;
+        self.key(id).await
+    }
+
+    /// Ends what a key may do. What it wrote stays.
+    ///
+    /// # Errors
+    /// [`BridgeError::NotFound`].
+    pub async fn revoke_key(&self, id: PersonId) -> Result<()> {
+        self.change(move |core, _| core.revoke_key(id)).await
+    }
+
     /// The person with this address, in any case.
     pub async fn person_by_email(&self, email: &str) -> Result<Option<Person>> {
         let email = email.to_lowercase();
         self.inspect(move |core| core.person_by_email(&email)).await
     }
 
-    /// The person with this id.
+    /// The person with this id, unless removed.
     pub async fn person(&self, id: PersonId) -> Result<Option<Person>> {
         self.inspect(move |core| core.person(id)).await
     }
@@ -238,12 +306,14 @@ impl Bridge {
         self.inspect(|core| core.has_people()).await
     }
 
-    /// Keeps a sign-in until it expires or is ended.
+    /// Keeps a sign-in of a person, whose password was found right, until it expires or is ended.
     ///
     /// # Errors
-    /// [`BridgeError::KeyReused`], [`BridgeError::MadeBefore`].
-    pub async fn sign_in(&self, sign_in: SignIn, once: Option<Once>) -> Result<()> {
-        self.make_with_secret(once, move |core, now| core.sign_in(sign_in, now))
+    /// [`BridgeError::Conflict`] where the password has changed since, [`BridgeError::KeyReused`],
+    /// [`BridgeError::MadeBefore`].
+    pub async fn sign_in(&self, verified: &Person, sign_in: SignIn, once: Option<Once>) -> Result<()> {
+        let verified = verified.clone();
+        self.make_with_secret(once, move |core, now| core.sign_in(&verified, sign_in, now))
             .await?;
         Ok(())
     }
@@ -257,6 +327,11 @@ impl Bridge {
     pub async fn signed_in(&self, token_hash: [u8; 32]) -> Result<Option<(Person, SignIn)>> {
         let now_ms = wall_ms();
         self.inspect(move |core| core.signed_in(token_hash, now_ms)).await
+    }
+
+    /// Whose token this is: that of an unexpired sign-in, or of a key.
+    pub async fn identify(&self, token_hash: [u8; 32]) -> Result<Option<Identity>> {
+        self.inspect(move |core| core.identify(token_hash, now())).await
     }
 
     /// All streams, by id, as `viewer` sees them (`None`: a caller without a cursor of its own, who has no unread ones).

@@ -1,8 +1,8 @@
 //! Who asks, and whether they may.
 //!
 //! A caller shows a token: in `Authorization: Bearer`, or, browsers, in a cookie that scripts cannot read. It is the
-//! token of a sign-in, or the server's own (`admin.token`), which may do what an administrator may but is nobody: it
-//! has no name to write under and no cursor to move.
+//! token of a sign-in, that of an API key, or the server's own (`admin.token`), which may do what an administrator may
+//! but is nobody: it has no name to write under and no cursor to move.
 //!
 //! A cookie goes along with whatever a page of any site makes a browser send. So a change that came with a cookie
 //! must also come from a page of this server.
@@ -15,8 +15,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use serde::Deserialize;
 use subtle::ConstantTimeEq;
-use waypost_bridge::person::{Person, PersonId, Role, SignIn};
+use waypost_bridge::Bridge;
+use waypost_bridge::key::ApiKey;
+use waypost_bridge::person::{Identity, Person, PersonId, Role, SignIn};
 
 /// The cookie that holds the token of a browser's sign-in.
 pub(crate) const SESSION_COOKIE: &str = "waypost_session";
@@ -26,10 +29,10 @@ pub(crate) const SESSION_COOKIE: &str = "waypost_session";
 pub(crate) enum Access {
     /// Anybody, without a token.
     Anybody,
-    /// People of these roles, and the server's own token where administrators may.
+    /// People and keys of these roles, and the server's own token where administrators may.
     Roles(&'static [Role]),
-    /// People of these roles and nobody else: what is done belongs to a person.
-    People(&'static [Role]),
+    /// People and keys of these roles and nobody else: what is done carries the caller's name.
+    Named(&'static [Role]),
 }
 
 /// Who asks.
@@ -37,6 +40,8 @@ pub(crate) enum Access {
 pub(crate) enum Caller {
     /// Somebody who has signed in.
     Person(SignedIn),
+    /// Another system, or a bot.
+    Key(ApiKey),
     /// Whoever holds the server's own token.
     Server,
 }
@@ -49,12 +54,27 @@ pub(crate) struct SignedIn {
 }
 
 impl Caller {
-    /// The person whose cursors count, if it is one.
+    /// Under which number the caller writes and has cursors, if under any.
     pub(crate) fn person_id(&self) -> Option<PersonId> {
         match self {
             Self::Person(signed_in) => Some(signed_in.person.id),
+            Self::Key(key) => Some(key.id),
             Self::Server => None,
         }
+    }
+
+    /// Whether the token still opens anything.
+    pub(crate) async fn is_let_in(&self, bridge: &Bridge) -> bool {
+        let token_hash = match self {
+            Self::Person(signed_in) => signed_in.sign_in.token_hash,
+            Self::Key(key) => key.token_hash,
+            Self::Server => return true,
+        };
+        // A bridge that does not answer has stopped.
+        bridge
+            .identify(token_hash)
+            .await
+            .is_ok_and(|found| found.is_some())
     }
 }
 
@@ -83,24 +103,31 @@ fn permit(access: Access, caller: &Caller) -> Result<(), Problem> {
     match (access, caller) {
         (Access::Anybody, _) => Ok(()),
         (Access::Roles(roles), Caller::Server) if roles.contains(&Role::Admin) => Ok(()),
-        (Access::Roles(_) | Access::People(_), Caller::Server) => Err(Problem::new(
+        (Access::Roles(_) | Access::Named(_), Caller::Server) => Err(Problem::new(
             ProblemType::PersonRequired,
             "The server's own token is nobody: it has no name to write under, no cursor and no session. Sign in as a \
              person with POST /api/v1/session and use that token.",
         )),
-        (Access::Roles(roles) | Access::People(roles), Caller::Person(SignedIn { person, .. })) => {
-            if roles.contains(&person.role) {
-                return Ok(());
-            }
-            let allowed: Vec<_> = roles.iter().map(|role| role_name(*role)).collect();
-            let detail = format!(
-                "You are signed in as {}; this takes {}. Ask an administrator.",
-                role_name(person.role),
-                allowed.join(" or ")
-            );
-            Err(Problem::new(ProblemType::NotAllowed, detail))
+        (Access::Roles(roles) | Access::Named(roles), Caller::Person(SignedIn { person, .. })) => {
+            permit_role(roles, person.role, "You are signed in as")
+        }
+        (Access::Roles(roles) | Access::Named(roles), Caller::Key(key)) => {
+            permit_role(roles, key.role, "This key has the role")
         }
     }
+}
+
+fn permit_role(allowed: &[Role], role: Role, you_are: &str) -> Result<(), Problem> {
+    if allowed.contains(&role) {
+        return Ok(());
+    }
+    let allowed: Vec<_> = allowed.iter().map(|role| role_name(*role)).collect();
+    let detail = format!(
+        "{you_are} {}; this takes {}. Ask an administrator.",
+        role_name(role),
+        allowed.join(" or ")
+    );
+    Err(Problem::new(ProblemType::NotAllowed, detail))
 }
 
 async fn identify(state: &ApiState, method: &Method, headers: &HeaderMap) -> Result<Caller, Problem> {
@@ -128,8 +155,9 @@ async fn identify(state: &ApiState, method: &Method, headers: &HeaderMap) -> Res
     {
         return Ok(Caller::Server);
     }
-    match state.bridge().signed_in(token_hash).await? {
-        Some((person, sign_in)) => Ok(Caller::Person(SignedIn { person, sign_in })),
+    match state.bridge().identify(token_hash).await? {
+        Some(Identity::Person(person, sign_in)) => Ok(Caller::Person(SignedIn { person, sign_in })),
+        Some(Identity::Key(key)) => Ok(Caller::Key(key)),
         None => Err(Problem::new(
             ProblemType::NotSignedIn,
             "This token is not valid, or no longer. Sign in again with POST /api/v1/session.",
@@ -195,6 +223,43 @@ pub(crate) fn role_name(role: Role) -> &'static str {
         Role::Admin => "admin",
         Role::Dispatcher => "dispatcher",
         Role::Viewer => "viewer",
+        Role::Integration => "integration",
+        Role::Bot => "bot",
+    }
+}
+
+/// A role in a body.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct RoleJson(pub(crate) Role);
+
+impl TryFrom<String> for RoleJson {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        [
+            Role::Admin,
+            Role::Dispatcher,
+            Role::Viewer,
+            Role::Integration,
+            Role::Bot,
+        ]
+        .into_iter()
+        .find(|role| role_name(*role) == name)
+        .map(Self)
+        .ok_or("people are admin, dispatcher or viewer, keys integration or bot")
+    }
+}
+
+/// The number under which the caller writes, on routes for those who have one.
+pub(crate) struct Named(pub(crate) PersonId);
+
+impl<S: Sync> FromRequestParts<S> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        caller.person_id().map(Self).ok_or_else(|| unguarded(parts))
     }
 }
 
@@ -213,7 +278,7 @@ impl<S: Sync> FromRequestParts<S> for SignedIn {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match Caller::from_request_parts(parts, state).await? {
             Caller::Person(signed_in) => Ok(signed_in),
-            Caller::Server => Err(unguarded(parts)),
+            Caller::Key(_) | Caller::Server => Err(unguarded(parts)),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `/streams/{id}/cursor`: how far the caller has read.
 
-use crate::access::SignedIn;
+use crate::access::Named;
 use crate::json::JsonBody;
 use crate::problem::Problem;
 use crate::query::{Id, NoQuery};
@@ -21,14 +21,11 @@ pub(crate) struct CursorJson {
 /// `PUT /streams/{id}/cursor`
 pub(crate) async fn update(
     State(state): State<ApiState>,
-    SignedIn { person, .. }: SignedIn,
+    Named(reader): Named,
     Id(stream): Id<StreamId>,
     _: NoQuery,
     body: JsonBody<CursorJson>,
 ) -> Result<impl IntoResponse, Problem> {
-    state
-        .bridge()
-        .mark_read(person.id, stream, body.value.read)
-        .await?;
+    state.bridge().mark_read(reader, stream, body.value.read).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -3,7 +3,7 @@
 //! Entries are always given ascending by number. `before` and `after` name a place; `next` is the `cursor` with which
 //! the list goes on in the direction in which it was read: towards older ones, or with `after` towards newer ones.
 
-use crate::access::{Caller, SignedIn};
+use crate::access::{Caller, Named};
 use crate::idempotency::IdempotencyKey;
 use crate::json::{JsonBody, Object};
 use crate::members::{MemberJson, Names};
@@ -189,7 +189,7 @@ fn asked_page(query: &mut Query) -> Page {
 pub(crate) async fn create(
     State(state): State<ApiState>,
     caller: Caller,
-    SignedIn { person, .. }: SignedIn,
+    Named(author): Named,
     Id(stream): Id<StreamId>,
     _: NoQuery,
     key: IdempotencyKey,
@@ -203,7 +203,7 @@ pub(crate) async fn create(
         reply_to,
     } = body.value;
     let new = NewEntry {
-        author: person.id,
+        author,
         stream,
         body: body.0.into(),
         urgent,

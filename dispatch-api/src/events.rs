@@ -71,6 +71,7 @@ pub(crate) async fn follow(
         waiting: VecDeque::new(),
         positions: BTreeMap::new(),
         positions_missed: false,
+        access_ended: false,
     };
     let mut keep_alive = tokio::time::interval_at(tokio::time::Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -172,13 +173,17 @@ impl Feed {
                 biased;
                 () = shutting_down(&mut self.shutdown) => return None,
                 _ = self.keep_alive.tick() => {
-                    if !self.is_signed_in().await {
+                    if !self.is_let_in().await {
                         return None;
                     }
                     return Some(Bytes::from_static(b": keep-alive\n\n"));
                 }
                 advanced = self.follower.advance() => advanced,
             };
+            // Nobody gets another event with a token that has ended.
+            if std::mem::take(&mut self.follower.access_ended) && !self.is_let_in().await {
+                return None;
+            }
             match advanced {
                 Ok(Some(message)) => return Some(message.into()),
                 Ok(None) => {}
@@ -191,20 +196,8 @@ impl Feed {
         }
     }
 
-    async fn is_signed_in(&self) -> bool {
-        match &self.caller {
-            Caller::Server => true,
-            Caller::Person(signed_in) => {
-                let found = self
-                    .follower
-                    .state
-                    .bridge()
-                    .signed_in(signed_in.sign_in.token_hash)
-                    .await;
-                // A bridge that does not answer has stopped.
-                found.is_ok_and(|found| found.is_some())
-            }
-        }
+    async fn is_let_in(&self) -> bool {
+        self.caller.is_let_in(self.follower.state.bridge()).await
     }
 }
 
@@ -237,6 +230,8 @@ struct Follower {
     /// The latest of each device that the client does not have.
     positions: BTreeMap<DeviceId, Position>,
     positions_missed: bool,
+    /// Somebody's sign-in or key has ended.
+    access_ended: bool,
 }
 
 impl Follower {
@@ -303,6 +298,7 @@ impl Follower {
                     self.positions.insert(device, position);
                 }
             }
+            LiveEvent::AccessEnded => self.access_ended = true,
             // The log is read after this, and holds it: nothing is told before it is on disk.
             LiveEvent::Logged(_) if self.source == Source::Log => {}
             LiveEvent::Logged(event) => {
@@ -320,6 +316,7 @@ impl Follower {
 
     fn fell_behind(&mut self) {
         self.source = Source::Log;
+        self.access_ended = true;
         self.positions_missed = self.types.contains(&EventType::PositionUpdated);
     }
 }

@@ -4,6 +4,7 @@
 //! in the body goes into it hashed slowly, or, where it was verified, not at all.
 
 use crate::access::Caller;
+use crate::password::Passwords;
 use crate::problem::{Problem, ProblemType};
 use axum::extract::FromRequestParts;
 use axum::http::Method;
@@ -26,6 +27,21 @@ impl IdempotencyKey {
     /// What the bridge needs to know the request again; `None` for one without a key.
     pub(crate) fn once(self, caller: &Caller, body: &[u8]) -> Option<Once> {
         self.of(caller.into(), &[body])
+    }
+
+    /// The same for a body of which these are the fields, and one more that is a password. Takes as long as a sign-in.
+    pub(crate) async fn once_with_password(
+        self,
+        caller: &Caller,
+        fields: &[&str],
+        password: &str,
+        passwords: &Passwords,
+    ) -> Result<Option<Once>, Problem> {
+        let Some(key) = &self.key else { return Ok(None) };
+        let digest = passwords.digest(password.to_owned(), key).await?;
+        let mut parts: Vec<&[u8]> = fields.iter().map(|field| field.as_bytes()).collect();
+        parts.push(&digest);
+        Ok(self.of(caller.into(), &parts))
     }
 
     /// The same for a request whose caller is known by another way than a token.

@@ -1,9 +1,10 @@
 //! Passwords: hashed with argon2id, verified off the reactor, a bounded number at a time.
 
+use crate::problem::{FieldProblem, Problem, ProblemType};
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::{Semaphore, TryAcquireError};
 
 /// The fewest characters of a password.
 pub const PASSWORD_CHARS_MIN: usize = 10;
@@ -69,20 +70,72 @@ impl Passwords {
 
     /// Whether `password` is the one of `hash`; never for `None`, which takes as long.
     pub(crate) async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, Busy> {
+        let known = hash.is_some();
+        let hash = hash.unwrap_or_else(|| self.nobodys_hash.clone());
+        let right = self.in_turn(move || matches(&password, &hash)).await?;
+        Ok(right && known)
+    }
+
+    /// The hash of a new password.
+    pub(crate) async fn hash(&self, password: String) -> Result<String, Problem> {
+        let hashed = self.in_turn(move || hash_password(&password)).await?;
+        hashed.map_err(|error| match error {
+            PasswordError::TooShort | PasswordError::TooLong => Problem::fields(vec![FieldProblem {
+                pointer: "/password".to_owned(),
+                detail: error.to_string(),
+            }]),
+            PasswordError::Hash(error) => not_hashed(&error),
+        })
+    }
+
+    /// What a password is known again by where it must not be kept: hashed as slowly, with `salt` to tell the places
+    /// apart.
+    pub(crate) async fn digest(&self, password: String, salt: &str) -> Result<[u8; 32], Problem> {
+        let salt = crate::secret::sha256(salt.as_bytes());
+        let hashed = self.in_turn(move || {
+            let mut digest = [0; 32];
+            Argon2::default()
+                .hash_password_into(password.as_bytes(), &salt, &mut digest)
+                .map(|()| digest)
+        });
+        hashed.await?.map_err(|error| not_hashed(&error))
+    }
+
+    async fn in_turn<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> Result<R, Busy> {
         let place = match self.waiting.clone().try_acquire_owned() {
             Ok(place) => place,
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => return Err(Busy),
         };
         let turn = self.running.clone().acquire_owned().await.map_err(|_| Busy)?;
-        let known = hash.is_some();
-        let hash = hash.unwrap_or_else(|| self.nobodys_hash.clone());
         // The permits go along: the work goes on when the client has gone, and counts until it ends.
-        let matches = tokio::task::spawn_blocking(move || matches(&password, &hash, [place, turn])).await;
-        Ok(matches.unwrap_or(false) && known)
+        let done = tokio::task::spawn_blocking(move || {
+            let _counted = (place, turn);
+            work()
+        });
+        Ok(done
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())))
     }
 }
 
-fn matches(password: &str, hash: &str, _counted: [OwnedSemaphorePermit; 2]) -> bool {
+impl From<Busy> for Problem {
+    fn from(_: Busy) -> Self {
+        Self::busy(
+            "Too many people are signing in at this moment. Try again in a few seconds.",
+            3,
+        )
+    }
+}
+
+fn not_hashed(error: &dyn std::fmt::Display) -> Problem {
+    tracing::error!(%error, "a password could not be hashed: {error}");
+    Problem::new(
+        ProblemType::Internal,
+        "The password could not be hashed. The server's log says why.",
+    )
+}
+
+fn matches(password: &str, hash: &str) -> bool {
     match PasswordHash::new(hash) {
         Ok(hash) => Argon2::default()
             .verify_password(password.as_bytes(), &hash)

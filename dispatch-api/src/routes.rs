@@ -4,8 +4,8 @@ use crate::access::{Access, guard};
 use crate::problem::{Problem, ProblemType};
 use crate::state::ApiState;
 use crate::{
-    credentials, cursor, devices, entries, events, headers, health, mqtt_socket, observe, positions,
-    receipts, session, streams, track, web,
+    credentials, cursor, devices, entries, events, headers, health, keys, mqtt_socket, observe, people,
+    positions, receipts, session, streams, track, web,
 };
 use axum::Router;
 use axum::handler::Handler;
@@ -16,11 +16,21 @@ use tower_http::compression::CompressionLayer;
 use waypost_bridge::person::Role;
 
 /// Who looks.
-const EVERY_ROLE: &[Role] = &[Role::Admin, Role::Dispatcher, Role::Viewer];
+const EVERY_ROLE: &[Role] = &[
+    Role::Admin,
+    Role::Dispatcher,
+    Role::Viewer,
+    Role::Integration,
+    Role::Bot,
+];
+/// Who signs in.
+const PEOPLE: &[Role] = &[Role::Admin, Role::Dispatcher, Role::Viewer];
 /// Who talks with drivers. Reading is part of it: that the office has read something is a promise to the driver, and
 /// somebody who only looks on cannot make it.
-const TALKING_ROLES: &[Role] = &[Role::Admin, Role::Dispatcher];
-/// Who says which devices there are.
+const TALKING_ROLES: &[Role] = &[Role::Admin, Role::Dispatcher, Role::Integration, Role::Bot];
+/// Who says which devices there are: an administrator, or the system that keeps the fleet.
+const FLEET_ROLES: &[Role] = &[Role::Admin, Role::Integration];
+/// Who lets others in, and sees what they did.
 const ADMIN: &[Role] = &[Role::Admin];
 
 /// One row: a method of a path, who may call it, and what answers.
@@ -56,7 +66,7 @@ impl Route {
 /// The table.
 #[rustfmt::skip]
 pub(crate) fn routes() -> Vec<Route> {
-    use Access::{Anybody, People, Roles};
+    use Access::{Anybody, Named, Roles};
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
     const PUT: Method = Method::PUT;
@@ -64,23 +74,33 @@ pub(crate) fn routes() -> Vec<Route> {
     const DELETE: Method = Method::DELETE;
     vec![
         Route::new(POST,   "/api/v1/session",                  Anybody,               session::create),
-        Route::new(GET,    "/api/v1/session",                  People(EVERY_ROLE),    session::show),
-        Route::new(DELETE, "/api/v1/session",                  People(EVERY_ROLE),    session::delete),
+        Route::new(GET,    "/api/v1/session",                  Named(PEOPLE),         session::show),
+        Route::new(DELETE, "/api/v1/session",                  Named(PEOPLE),         session::delete),
         Route::new(GET,    "/api/v1/devices",                  Roles(EVERY_ROLE),     devices::list),
-        Route::new(POST,   "/api/v1/devices",                  Roles(ADMIN),          devices::create),
+        Route::new(POST,   "/api/v1/devices",                  Roles(FLEET_ROLES),    devices::create),
         Route::new(GET,    "/api/v1/devices/{id}",             Roles(EVERY_ROLE),     devices::show),
-        Route::new(PATCH,  "/api/v1/devices/{id}",             Roles(ADMIN),          devices::update),
-        Route::new(DELETE, "/api/v1/devices/{id}",             Roles(ADMIN),          devices::revoke),
-        Route::new(POST,   "/api/v1/devices/{id}/credentials", Roles(ADMIN),          credentials::rotate),
+        Route::new(PATCH,  "/api/v1/devices/{id}",             Roles(FLEET_ROLES),    devices::update),
+        Route::new(DELETE, "/api/v1/devices/{id}",             Roles(FLEET_ROLES),    devices::revoke),
+        Route::new(POST,   "/api/v1/devices/{id}/credentials", Roles(FLEET_ROLES),    credentials::rotate),
         Route::new(GET,    "/api/v1/devices/{id}/track",       Roles(EVERY_ROLE),     track::show),
         Route::new(GET,    "/api/v1/streams",                  Roles(EVERY_ROLE),     streams::list),
         Route::new(GET,    "/api/v1/streams/{id}",             Roles(EVERY_ROLE),     streams::show),
         Route::new(GET,    "/api/v1/streams/{id}/entries",     Roles(EVERY_ROLE),     entries::list),
-        Route::new(POST,   "/api/v1/streams/{id}/entries",     People(TALKING_ROLES), entries::create),
-        Route::new(PUT,    "/api/v1/streams/{id}/cursor",      People(TALKING_ROLES), cursor::update),
+        Route::new(POST,   "/api/v1/streams/{id}/entries",     Named(TALKING_ROLES),  entries::create),
+        Route::new(PUT,    "/api/v1/streams/{id}/cursor",      Named(TALKING_ROLES),  cursor::update),
         Route::new(GET,    "/api/v1/streams/{id}/receipts",    Roles(EVERY_ROLE),     receipts::list),
         Route::new(GET,    "/api/v1/positions",                Roles(EVERY_ROLE),     positions::list),
         Route::new(GET,    "/api/v1/events/stream",            Roles(EVERY_ROLE),     events::follow),
+        Route::new(GET,    "/api/v1/people",                   Roles(ADMIN),          people::list),
+        Route::new(POST,   "/api/v1/people",                   Roles(ADMIN),          people::create),
+        Route::new(GET,    "/api/v1/people/{id}",              Roles(ADMIN),          people::show),
+        Route::new(PATCH,  "/api/v1/people/{id}",              Roles(ADMIN),          people::update),
+        Route::new(DELETE, "/api/v1/people/{id}",              Roles(ADMIN),          people::remove),
+        Route::new(GET,    "/api/v1/keys",                     Roles(ADMIN),          keys::list),
+        Route::new(POST,   "/api/v1/keys",                     Roles(ADMIN),          keys::create),
+        Route::new(GET,    "/api/v1/keys/{id}",                Roles(ADMIN),          keys::show),
+        Route::new(PATCH,  "/api/v1/keys/{id}",                Roles(ADMIN),          keys::update),
+        Route::new(DELETE, "/api/v1/keys/{id}",                Roles(ADMIN),          keys::revoke),
         Route::new(GET,    "/healthz",                         Anybody,               health::alive),
         Route::new(GET,    "/readyz",                          Anybody,               health::ready),
         Route::new(GET,    "/metrics",                         Anybody,               health::metrics),

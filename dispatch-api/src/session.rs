@@ -2,10 +2,11 @@
 //!
 //! A wrong password and an address that nobody has get the same answer after the same work.
 
-use crate::access::{SESSION_COOKIE, SignedIn, role_name};
+use crate::access::{SESSION_COOKIE, SignedIn};
 use crate::idempotency::IdempotencyKey;
 use crate::json::JsonBody;
 use crate::password::Busy;
+use crate::people::PersonJson;
 use crate::problem::{Problem, ProblemType};
 use crate::query::NoQuery;
 use crate::secret::Secret;
@@ -18,7 +19,7 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use waypost_bridge::once::Caller;
-use waypost_bridge::person::{Person, SignIn};
+use waypost_bridge::person::SignIn;
 
 /// How long a sign-in is valid.
 const SIGN_IN_LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
@@ -44,25 +45,6 @@ struct SessionJson {
     person: PersonJson,
 }
 
-#[derive(Serialize)]
-struct PersonJson {
-    id: String,
-    email: String,
-    name: String,
-    role: &'static str,
-}
-
-impl From<Person> for PersonJson {
-    fn from(person: Person) -> Self {
-        Self {
-            id: person.id.to_string(),
-            role: role_name(person.role),
-            email: person.email,
-            name: person.name,
-        }
-    }
-}
-
 /// `POST /session`
 pub(crate) async fn create(
     State(state): State<ApiState>,
@@ -80,10 +62,7 @@ pub(crate) async fn create(
         .await
         .map_err(|Busy| {
             count("busy");
-            Problem::busy(
-                "Too many people are signing in at this moment. Try again in a few seconds.",
-                3,
-            )
+            Problem::from(Busy)
         })?;
     let Some(person) = person.filter(|_| right) else {
         count("refused");
@@ -103,7 +82,7 @@ pub(crate) async fn create(
     };
     // The password was right, so it tells nothing apart; and it must not be on disk, however hashed.
     let once = key.of(Caller::Named(person.id), &[person.email.as_bytes()]);
-    state.bridge().sign_in(sign_in, once).await?;
+    state.bridge().sign_in(&person, sign_in, once).await?;
     count("accepted");
     let session = SessionJson {
         expires_at: Timestamp(expires_ms),

@@ -6,6 +6,7 @@ mod events;
 mod idempotency;
 mod mqtt_socket;
 mod pages;
+mod people;
 mod refusals;
 mod roles;
 mod sign_in;
@@ -24,6 +25,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 use waypost_bridge::device::DeviceId;
+use waypost_bridge::key::NewKey;
 use waypost_bridge::link::{BrokerLink, LinkEvent, Retain, Subscriptions};
 use waypost_bridge::person::{NewPerson, Person, Role, SignIn};
 use waypost_bridge::store::MemoryStore;
@@ -102,11 +104,23 @@ impl World {
             person: person.id,
             expires_ms,
         };
-        self.bridge.sign_in(sign_in, None).await.unwrap();
+        self.bridge.sign_in(person, sign_in, None).await.unwrap();
     }
 
     async fn token(&mut self, role: Role) -> String {
         self.person(role).await.1
+    }
+
+    /// A key of this role, by its token.
+    async fn key(&self, role: Role) -> String {
+        let token = format!("key-{role:?}");
+        let new = NewKey {
+            name: format!("Key {role:?}"),
+            role,
+            token_hash: sha256(token.as_bytes()),
+        };
+        self.bridge.add_key(new, None).await.unwrap();
+        token
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

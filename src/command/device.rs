@@ -82,12 +82,6 @@ struct Presence {
 }
 
 #[derive(Deserialize)]
-struct Page {
-    items: Vec<Value>,
-    next: Option<String>,
-}
-
-#[derive(Deserialize)]
 struct Enrolled {
     credentials: Credentials,
 }
@@ -208,18 +202,14 @@ impl Out {
 
 async fn list(server: &ServerClient, format: Format) -> anyhow::Result<()> {
     let mut devices = Vec::new();
-    let mut path = "/devices?limit=100".to_owned();
-    loop {
-        let page: Page = server.get(&path).await?;
-        for item in page.items {
-            match format {
-                Format::Json => output::json(&item)?,
-                Format::Human => devices.push(serde_json::from_value::<Device>(item)?),
-            }
+    let take = |item| match format {
+        Format::Json => output::json(&item),
+        Format::Human => {
+            devices.push(serde_json::from_value::<Device>(item)?);
+            Ok(())
         }
-        let Some(next) = page.next else { break };
-        path = format!("/devices?limit=100&cursor={next}");
-    }
+    };
+    server.each("/devices", take).await?;
     match format {
         Format::Json => Ok(()),
         Format::Human if devices.is_empty() => {
@@ -230,7 +220,7 @@ async fn list(server: &ServerClient, format: Format) -> anyhow::Result<()> {
 }
 
 fn table(devices: &[Device]) -> anyhow::Result<()> {
-    let head = ["ID", "NAME", "DRIVER", "STATE", "STREAM", "LAST SEEN"].map(str::to_owned);
+    let head = ["ID", "NAME", "DRIVER", "STATE", "STREAM", "LAST SEEN"];
     let rows = devices.iter().map(|device| {
         let state = if device.revoked {
             "revoked"
@@ -241,20 +231,5 @@ fn table(devices: &[Device]) -> anyhow::Result<()> {
         let last_seen = device.last_seen.as_deref().unwrap_or("never");
         [&device.id, &device.name, driver, state, &device.stream, last_seen].map(str::to_owned)
     });
-    let rows: Vec<[String; 6]> = std::iter::once(head).chain(rows).collect();
-    let mut widths = [0; 6];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    for row in rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        output::line(cells.join("  ").trim_end())?;
-    }
-    Ok(())
+    output::table(head, rows)
 }

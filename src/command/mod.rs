@@ -4,6 +4,8 @@ mod check_config;
 mod demo;
 mod device;
 mod driver;
+mod key;
+mod person;
 mod serve;
 
 use crate::output::Format;
@@ -20,6 +22,10 @@ pub(crate) enum Command {
     Demo(demo::Arguments),
     /// Add, list and revoke devices of a running server
     Device(device::Arguments),
+    /// Add, list and remove people of the office on a running server
+    Person(person::Arguments),
+    /// Add, list and revoke keys of other systems and bots on a running server
+    Key(key::Arguments),
     /// Be a driver's device: send, listen, drive a recorded trace
     Driver(driver::Arguments),
     /// Say whether the settings fit together, and what they come to
@@ -33,6 +39,8 @@ impl Command {
             Self::Serve(arguments) => serve::run(arguments, format),
             Self::Demo(arguments) => demo::run(arguments, format),
             Self::Device(arguments) => device::run(arguments, format),
+            Self::Person(arguments) => person::run(arguments, format),
+            Self::Key(arguments) => key::run(arguments, format),
             Self::Driver(arguments) => driver::run(arguments, format),
             Self::CheckConfig(arguments) => check_config::run(&arguments, format),
         }

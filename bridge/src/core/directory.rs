@@ -1,11 +1,10 @@
-//! Devices, people, sign-ins and streams: what the office sees and changes.
+//! Devices and streams: what the office sees and changes.
 
 use super::{Core, Effect, Now, Ticket};
 use crate::device::{Device, DevicePatch, DeviceView, Driver, NewDevice, Presence};
 use crate::entry::{Author, Entry, EntryBody, Moment, NewEntry, Rung};
 use crate::event::{EventCursor, EventKind};
 use crate::once::Made;
-use crate::person::{NewPerson, Person, SignIn};
 use crate::service::BridgeError;
 use crate::store::Change;
 use crate::stream::{Member, Membership, Stream, StreamKind, StreamView};
@@ -19,9 +18,6 @@ type Making = Result<Made, BridgeError>;
 const NAME_CHARS_MAX: usize = 100;
 const LABELS_MAX: usize = 20;
 const LABEL_CHARS_MAX: usize = 50;
-/// How many sign-ins are kept; at the bound the one that expires first is ended.
-const SIGN_INS_MAX: usize = 10_000;
-
 impl Core {
     /// Stages a device and its direct stream with the office.
     pub(crate) fn add_device(&mut self, new: NewDevice, now: Now) -> Making {
@@ -64,7 +60,7 @@ impl Core {
 
     /// Stages a new secret for a device, whose session ends.
     pub(crate) fn rotate_secret(&mut self, id: DeviceId, secret_hash: [u8; 32]) -> Making {
-        let device = self.devices.get(&id).ok_or(BridgeError::NotFound("device"))?;
+        let device = self.newest_device(id).ok_or(BridgeError::NotFound("device"))?;
         if device.revoked {
             return Err(BridgeError::Conflict(
                 "this device is revoked and cannot connect again; add the unit as a new device",
@@ -130,64 +126,6 @@ impl Core {
         Ok(((), self.commit()))
     }
 
-    pub(crate) fn add_person(&mut self, new: NewPerson) -> Making {
-        check_name("/name", &new.name)?;
-        let email = new.email.trim().to_lowercase();
-        if !(3..=254).contains(&email.len()) || !email.contains('@') || email.contains(char::is_whitespace) {
-            return Err(invalid("/email", "an e-mail address such as anna@example.org"));
-        }
-        if !self.emails.insert(email.clone()) {
-            return Err(BridgeError::Conflict(
-                "a person with this e-mail address exists already",
-            ));
-        }
-        let id = PersonId::new(self.next_person)
-            .ok_or(BridgeError::Conflict("there are no person numbers left"))?;
-        self.next_person += 1;
-        let person = Person {
-            id,
-            email,
-            name: new.name,
-            role: new.role,
-            password_hash: new.password_hash,
-        };
-        self.changes.push(Change::PutPerson(person.clone()));
-        self.effects.push(Effect::Person(person));
-        Ok(Made::Person(id))
-    }
-
-    pub(crate) fn sign_in(&mut self, sign_in: SignIn, now: Now) -> Making {
-        let mut ended: Vec<[u8; 32]> = self
-            .sign_ins
-            .values()
-            .filter(|s| s.expires_ms <= now.wall_ms)
-            .map(|s| s.token_hash)
-            .collect();
-        if ended.is_empty() && self.sign_ins.len() >= SIGN_INS_MAX {
-            ended.extend(
-                self.sign_ins
-                    .values()
-                    .min_by_key(|s| s.expires_ms)
-                    .map(|s| s.token_hash),
-            );
-        }
-        for token_hash in ended {
-            self.changes.push(Change::DeleteSignIn(token_hash));
-            self.effects.push(Effect::SignOut(token_hash));
-        }
-        self.changes.push(Change::PutSignIn(sign_in));
-        self.effects.push(Effect::SignIn(sign_in));
-        Ok(Made::Session(sign_in.person))
-    }
-
-    pub(crate) fn sign_out(&mut self, token_hash: [u8; 32]) -> Staged<()> {
-        if self.sign_ins.contains_key(&token_hash) {
-            self.changes.push(Change::DeleteSignIn(token_hash));
-            self.effects.push(Effect::SignOut(token_hash));
-        }
-        Ok(((), self.commit()))
-    }
-
     /// Stages an entry of a person.
     pub(crate) fn post_entry(&mut self, new: NewEntry, now: Now) -> Making {
         let EntryBody::Text(text) = &new.body;
@@ -249,6 +187,10 @@ impl Core {
             cursor.read = seq;
             self.put_cursor(stream, reader, cursor);
         }
+        // That the office has read something is a promise to the driver, which no program makes for it.
+        if self.keys.contains_key(&person) {
+            return Ok(((), self.commit()));
+        }
         let mut office = self
             .cursors
             .get(&(stream, Member::Office))
@@ -276,26 +218,6 @@ impl Core {
 
     pub(crate) fn device(&self, id: DeviceId) -> Option<DeviceView> {
         self.devices.get(&id).map(|device| self.view(device))
-    }
-
-    pub(crate) fn has_people(&self) -> bool {
-        !self.people.is_empty()
-    }
-
-    pub(crate) fn person(&self, id: PersonId) -> Option<Person> {
-        self.people.get(&id).cloned()
-    }
-
-    pub(crate) fn person_by_email(&self, email: &str) -> Option<Person> {
-        self.people.values().find(|person| person.email == email).cloned()
-    }
-
-    pub(crate) fn signed_in(&self, token_hash: [u8; 32], now_ms: i64) -> Option<(Person, SignIn)> {
-        let sign_in = self
-            .sign_ins
-            .get(&token_hash)
-            .filter(|sign_in| sign_in.expires_ms > now_ms)?;
-        Some((self.people.get(&sign_in.person)?.clone(), *sign_in))
     }
 
     pub(crate) fn streams(
@@ -332,7 +254,7 @@ impl Core {
     pub(crate) fn author_name(&self, author: Author) -> Option<String> {
         match author {
             Author::Device(device) => self.devices.get(&device).map(|device| device.name.clone()),
-            Author::Person(person) => self.people.get(&person).map(|person| person.name.clone()),
+            Author::Person(person) => self.name_of(person).cloned(),
             Author::System => Some("Waypost".to_owned()),
         }
     }
@@ -352,8 +274,17 @@ impl Core {
     }
 
     fn live_device(&self, id: DeviceId) -> Result<Device, BridgeError> {
-        let device = self.devices.get(&id).filter(|device| !device.revoked);
+        let device = self.newest_device(id).filter(|device| !device.revoked);
         device.cloned().ok_or(BridgeError::NotFound("device"))
+    }
+
+    /// As it is on disk or on its way there: two changes at the same time must not undo each other.
+    pub(super) fn newest_device(&self, id: DeviceId) -> Option<&Device> {
+        let staged = self.staged_effects().find_map(|effect| match effect {
+            Effect::Device(device) if device.id == id => Some(device),
+            _ => None,
+        });
+        staged.or_else(|| self.devices.get(&id))
     }
 
     fn put_device(&mut self, device: Device) {
@@ -385,14 +316,14 @@ fn has_open_device(stream: &Stream) -> bool {
         .any(|m| matches!(m.member, Member::Device(_)) && m.last_seq.is_none())
 }
 
-fn invalid(field: &'static str, expected: &str) -> BridgeError {
+pub(super) fn invalid(field: &'static str, expected: &str) -> BridgeError {
     BridgeError::Invalid {
         field,
         reason: format!("expected {expected}"),
     }
 }
 
-fn check_name(field: &'static str, name: &str) -> Result<(), BridgeError> {
+pub(super) fn check_name(field: &'static str, name: &str) -> Result<(), BridgeError> {
     let fits = (1..=NAME_CHARS_MAX).contains(&name.chars().count()) && !name.trim().is_empty();
     if fits && !name.contains(char::is_control) {
         Ok(())

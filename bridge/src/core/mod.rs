@@ -13,6 +13,7 @@
 mod directory;
 mod down;
 mod once;
+mod people;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ mod up;
 use crate::device::{Device, Presence};
 use crate::entry::Entry;
 use crate::event::{Event, EventCursor, EventKind, LiveEvent};
+use crate::key::ApiKey;
 use crate::person::{Person, SignIn};
 use crate::position::Position;
 use crate::store::{Change, MemberCursor, State};
@@ -154,6 +156,9 @@ pub struct Core {
     streams_of: BTreeMap<DeviceId, BTreeSet<StreamId>>,
     people: BTreeMap<PersonId, Person>,
     sign_ins: BTreeMap<[u8; 32], SignIn>,
+    keys: BTreeMap<PersonId, ApiKey>,
+    /// By the SHA-256 of its token; those that are not revoked.
+    key_of: BTreeMap<[u8; 32], PersonId>,
     latest: BTreeMap<DeviceId, Position>,
     presence: BTreeMap<DeviceId, Presence>,
     heard_ms: BTreeMap<DeviceId, i64>,
@@ -211,6 +216,7 @@ enum Effect {
     Person(Person),
     SignIn(SignIn),
     SignOut([u8; 32]),
+    Key(ApiKey),
     Head(StreamId, u64),
     Taken {
         device: DeviceId,
@@ -264,8 +270,27 @@ impl Core {
             generation: state.generation,
             next_device: next(state.devices.keys().next_back().map(|id| id.number())),
             next_stream: next(state.streams.keys().next_back().map(|id| id.number())),
-            next_person: next(state.people.keys().next_back().map(|id| id.number())),
-            emails: state.people.values().map(|person| person.email.clone()).collect(),
+            // Keys share the numbers of people.
+            next_person: next(
+                [state.people.keys().next_back(), state.keys.keys().next_back()]
+                    .into_iter()
+                    .flatten()
+                    .map(|id| id.number())
+                    .max(),
+            ),
+            emails: state
+                .people
+                .values()
+                .filter(|person| !person.removed)
+                .map(|person| person.email.clone())
+                .collect(),
+            key_of: state
+                .keys
+                .values()
+                .filter(|key| !key.revoked)
+                .map(|key| (key.token_hash, key.id))
+                .collect(),
+            keys: state.keys,
             presence: BTreeMap::new(),
             heard_ms: BTreeMap::new(),
             devices: state.devices,
@@ -413,6 +438,14 @@ impl Core {
             }
             Effect::SignOut(token_hash) => {
                 self.sign_ins.remove(&token_hash);
+                self.outputs.push_back(Output::Live(LiveEvent::AccessEnded));
+            }
+            Effect::Key(key) => {
+                let revoked = key.revoked;
+                self.take_key(key);
+                if revoked {
+                    self.outputs.push_back(Output::Live(LiveEvent::AccessEnded));
+                }
             }
             Effect::Head(stream, seq) => {
                 let Some(state) = self.streams.get_mut(&stream) else {
@@ -473,6 +506,16 @@ impl Core {
                 self.outputs.push_back(Output::Disconnect(device));
             }
         }
+    }
+
+    /// What is staged and not yet on disk, the newest first.
+    fn staged_effects(&self) -> impl Iterator<Item = &Effect> {
+        let open = self
+            .pending
+            .iter()
+            .rev()
+            .flat_map(|(_, effects)| effects.iter().rev());
+        self.effects.iter().rev().chain(open)
     }
 
     /// Changes a session that still is the same.

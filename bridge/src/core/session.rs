@@ -226,12 +226,12 @@ impl Core {
             repeat_after: self.options.repeat_min,
         };
         self.sessions.insert(device, session);
-        let known = self.devices.get(&device)?;
+        let known = self.newest_device(device)?.clone();
         let app = (!hello.app.is_empty()).then(|| hello.app.chars().take(64).collect());
         let changed = Device {
             app: app.or(known.app.clone()),
             last_seen_ms: Some(now.wall_ms),
-            ..known.clone()
+            ..known
         };
         self.changes.push(Change::PutDevice(changed.clone()));
         self.effects.push(Effect::Device(changed));

@@ -13,6 +13,8 @@ use waypost_proto::wire::{self, RefusalReason};
 use waypost_proto::{Fix, Operation, Stamp, TrackKind, positions_digest};
 
 /// A core and everything around it.
+mod people;
+
 struct World {
     core: Core,
     store: MemoryStore,

@@ -4,6 +4,7 @@ use super::{Change, FjallStore, MemberCursor, MemoryStore, Store, StoreError};
 use crate::device::{Device, Driver};
 use crate::entry::{Author, Entry, EntryBody, Moment, Page, Rung};
 use crate::event::{Event, EventKind};
+use crate::key::ApiKey;
 use crate::once::{Caller, Made, Posted};
 use crate::person::{Person, Role, SignIn};
 use crate::position::Position;
@@ -94,6 +95,16 @@ fn a_restart_keeps_everything_and_counts_as_a_generation() {
             name: "Anna".to_owned(),
             role: Role::Dispatcher,
             password_hash: "$argon2id$…".to_owned(),
+            removed: true,
+        };
+        let key = ApiKey {
+            id: PersonId::new(4).unwrap(),
+            name: "ERP".to_owned(),
+            role: Role::Integration,
+            token_hash: [8; 32],
+            created_ms: 6,
+            last_used_ms: Some(7),
+            revoked: true,
         };
         let sign_in = SignIn {
             token_hash: [9; 32],
@@ -131,6 +142,7 @@ fn a_restart_keeps_everything_and_counts_as_a_generation() {
                 .commit(&[
                     Change::PutDevice(device.clone()),
                     Change::PutPerson(person.clone()),
+                    Change::PutKey(key.clone()),
                     Change::PutSignIn(sign_in),
                     Change::PutSignIn(SignIn {
                         token_hash: [1; 32],
@@ -169,6 +181,7 @@ fn a_restart_keeps_everything_and_counts_as_a_generation() {
         );
         assert_eq!(state.devices.values().collect::<Vec<_>>(), [&device], "{engine}");
         assert_eq!(state.people.values().collect::<Vec<_>>(), [&person], "{engine}");
+        assert_eq!(state.keys.values().collect::<Vec<_>>(), [&key], "{engine}");
         assert_eq!(
             state.sign_ins.values().collect::<Vec<_>>(),
             [&sign_in],

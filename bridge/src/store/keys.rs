@@ -13,6 +13,7 @@ pub(super) enum Table {
     Devices = b'd',
     People = b'p',
     SignIns = b's',
+    Keys = b'k',
     Streams = b'S',
     Ledgers = b'l',
     Transfers = b't',
@@ -79,6 +80,10 @@ pub(super) fn device(id: DeviceId) -> Vec<u8> {
 
 pub(super) fn person(id: PersonId) -> Vec<u8> {
     Key::of(Table::People).u32(id.number()).done()
+}
+
+pub(super) fn api_key(id: PersonId) -> Vec<u8> {
+    Key::of(Table::Keys).u32(id.number()).done()
 }
 
 pub(super) fn sign_in(token_hash: &[u8; 32]) -> Vec<u8> {

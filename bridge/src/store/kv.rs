@@ -6,6 +6,7 @@ use super::{Change, MemberCursor, State, Store, StoreError};
 use crate::device::Device;
 use crate::entry::{Author, Entry, Moment, Page, Receipt, Rung};
 use crate::event::{Event, EventCursor};
+use crate::key::ApiKey;
 use crate::once::{Caller, Posted};
 use crate::person::{Person, SignIn};
 use crate::position::Position;
@@ -67,6 +68,7 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
             streams: BTreeMap::new(),
             people: BTreeMap::new(),
             sign_ins: BTreeMap::new(),
+            keys: BTreeMap::new(),
             ledgers: BTreeMap::new(),
             transfers: BTreeMap::new(),
             cursors: BTreeMap::new(),
@@ -79,6 +81,10 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
         })?;
         self.each(Table::People, |_, person: Person| {
             state.people.insert(person.id, person);
+            Some(())
+        })?;
+        self.each(Table::Keys, |_, key: ApiKey| {
+            state.keys.insert(key.id, key);
             Some(())
         })?;
         self.each(Table::SignIns, |_, sign_in: SignIn| {
@@ -353,6 +359,7 @@ fn write(change: &Change) -> Write {
     match change {
         Change::PutDevice(device) => (keys::device(device.id), Some(device.encode())),
         Change::PutPerson(person) => (keys::person(person.id), Some(person.encode())),
+        Change::PutKey(key) => (keys::api_key(key.id), Some(key.encode())),
         Change::PutSignIn(sign_in) => (keys::sign_in(&sign_in.token_hash), Some(sign_in.encode())),
         Change::DeleteSignIn(token_hash) => (keys::sign_in(token_hash), None),
         Change::PutStream(stream) => (keys::stream(stream.id), Some(stream.encode())),

@@ -18,6 +18,7 @@ pub use memory::{MemoryKeys, MemoryStore};
 use crate::device::Device;
 use crate::entry::{Entry, Moment, Page, Receipt, Rung};
 use crate::event::{Event, EventCursor};
+use crate::key::ApiKey;
 use crate::once::{Caller, Posted};
 use crate::person::{Person, SignIn};
 use crate::position::Position;
@@ -99,6 +100,8 @@ pub enum Change {
     PutDevice(Device),
     /// Writes a person anew.
     PutPerson(Person),
+    /// Writes an API key anew.
+    PutKey(ApiKey),
     /// Keeps a sign-in.
     PutSignIn(SignIn),
     /// Forgets a sign-in.
@@ -199,7 +202,7 @@ pub struct MemberCursor {
 
 /// What the core keeps in memory.
 ///
-/// Memory: about 300 bytes a device with its stream and cursors, 60 bytes a person and a sign-in.
+/// Memory: about 300 bytes a device with its stream and cursors, 200 bytes a person or a key, 60 bytes a sign-in.
 #[derive(Debug, Clone)]
 pub struct State {
     /// Names the store.
@@ -212,6 +215,8 @@ pub struct State {
     pub streams: BTreeMap<StreamId, (Stream, u64)>,
     /// All people.
     pub people: BTreeMap<PersonId, Person>,
+    /// All API keys, revoked ones too.
+    pub keys: BTreeMap<PersonId, ApiKey>,
     /// All sign-ins, expired ones too.
     pub sign_ins: BTreeMap<[u8; 32], SignIn>,
     /// Which operations of each outbox are taken.

@@ -5,6 +5,7 @@ use super::{MemberCursor, StoreError};
 use crate::device::{Device, Driver};
 use crate::entry::{Author, Entry, EntryBody, Moment, Rung};
 use crate::event::{Event, EventKind};
+use crate::key::ApiKey;
 use crate::once::{Made, Posted};
 use crate::person::{Person, Role, SignIn};
 use crate::position::Position;
@@ -117,6 +118,29 @@ pub(super) struct PersonRecord {
     role: u32,
     #[prost(string, tag = "5")]
     password_hash: String,
+    #[prost(bool, tag = "6")]
+    removed: bool,
+}
+
+fn role_to_wire(role: Role) -> u32 {
+    match role {
+        Role::Admin => 1,
+        Role::Dispatcher => 2,
+        Role::Viewer => 3,
+        Role::Integration => 4,
+        Role::Bot => 5,
+    }
+}
+
+fn role_from_wire(wire: u32) -> Option<Role> {
+    match wire {
+        1 => Some(Role::Admin),
+        2 => Some(Role::Dispatcher),
+        3 => Some(Role::Viewer),
+        4 => Some(Role::Integration),
+        5 => Some(Role::Bot),
+        _ => None,
+    }
 }
 
 impl Record for Person {
@@ -128,29 +152,68 @@ impl Record for Person {
             id: self.id.number(),
             email: self.email.clone(),
             name: self.name.clone(),
-            role: match self.role {
-                Role::Admin => 1,
-                Role::Dispatcher => 2,
-                Role::Viewer => 3,
-            },
+            role: role_to_wire(self.role),
             password_hash: self.password_hash.clone(),
+            removed: self.removed,
         }
     }
 
     fn from_wire(wire: PersonRecord) -> Option<Self> {
-        let role = match wire.role {
-            1 => Role::Admin,
-            2 => Role::Dispatcher,
-            3 => Role::Viewer,
-            _ => return None,
-        };
         let id = PersonId::new(wire.id)?;
         Some(Self {
             id,
             email: wire.email,
             name: wire.name,
-            role,
+            role: role_from_wire(wire.role)?,
             password_hash: wire.password_hash,
+            removed: wire.removed,
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ApiKeyRecord {
+    #[prost(uint32, tag = "1")]
+    id: u32,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(uint32, tag = "3")]
+    role: u32,
+    #[prost(bytes = "vec", tag = "4")]
+    token_hash: Vec<u8>,
+    #[prost(int64, tag = "5")]
+    created_ms: i64,
+    #[prost(int64, optional, tag = "6")]
+    last_used_ms: Option<i64>,
+    #[prost(bool, tag = "7")]
+    revoked: bool,
+}
+
+impl Record for ApiKey {
+    const NAME: &'static str = "key";
+    type Wire = ApiKeyRecord;
+
+    fn to_wire(&self) -> ApiKeyRecord {
+        ApiKeyRecord {
+            id: self.id.number(),
+            name: self.name.clone(),
+            role: role_to_wire(self.role),
+            token_hash: self.token_hash.to_vec(),
+            created_ms: self.created_ms,
+            last_used_ms: self.last_used_ms,
+            revoked: self.revoked,
+        }
+    }
+
+    fn from_wire(wire: ApiKeyRecord) -> Option<Self> {
+        Some(Self {
+            id: PersonId::new(wire.id)?,
+            name: wire.name,
+            role: role_from_wire(wire.role)?,
+            token_hash: wire.token_hash.try_into().ok()?,
+            created_ms: wire.created_ms,
+            last_used_ms: wire.last_used_ms,
+            revoked: wire.revoked,
         })
     }
 }

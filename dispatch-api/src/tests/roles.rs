@@ -26,6 +26,13 @@ fn outcome(answer: &Answer) -> Outcome {
     }
 }
 
+/// Who lets others in.
+fn is_for_admins(path: &str) -> bool {
+    ["/api/v1/people", "/api/v1/keys", "/api/v1/audit"]
+        .iter()
+        .any(|resource| path.starts_with(resource))
+}
+
 #[tokio::test]
 async fn every_route_lets_those_through_whom_it_names() {
     let mut world = World::new();
@@ -34,6 +41,8 @@ async fn every_route_lets_those_through_whom_it_names() {
         ("viewer", world.token(Role::Viewer).await),
         ("dispatcher", world.token(Role::Dispatcher).await),
         ("admin", world.token(Role::Admin).await),
+        ("integration", world.key(Role::Integration).await),
+        ("bot", world.key(Role::Bot).await),
         ("server", SERVER_TOKEN.to_owned()),
     ];
     // `…` is read by everybody; one row a route that somebody may not call.
@@ -42,13 +51,17 @@ async fn every_route_lets_those_through_whom_it_names() {
         (_, "/healthz" | "/readyz" | "/metrics" | "/mqtt", _) | ("POST", "/api/v1/session", _) => Through,
         (_, _, "nobody") => NotSignedIn,
         ("GET" | "DELETE", "/api/v1/session", "server") => PersonRequired,
+        ("GET" | "DELETE", "/api/v1/session", "integration" | "bot") => NotAllowed,
         ("POST", "/api/v1/streams/{id}/entries", "server") => PersonRequired,
         ("PUT", "/api/v1/streams/{id}/cursor", "server") => PersonRequired,
         ("POST" | "PUT", "/api/v1/streams/{id}/entries" | "/api/v1/streams/{id}/cursor", "viewer") => {
             NotAllowed
         }
-        ("POST" | "PATCH", _, "viewer" | "dispatcher") if path.starts_with("/api/v1/devices") => NotAllowed,
-        ("DELETE", "/api/v1/devices/{id}", "viewer" | "dispatcher") => NotAllowed,
+        ("POST" | "PATCH", _, "viewer" | "dispatcher" | "bot") if path.starts_with("/api/v1/devices") => {
+            NotAllowed
+        }
+        ("DELETE", "/api/v1/devices/{id}", "viewer" | "dispatcher" | "bot") => NotAllowed,
+        (_, _, "viewer" | "dispatcher" | "integration" | "bot") if is_for_admins(path) => NotAllowed,
         _ => Through,
     };
     for route in routes() {

@@ -1,0 +1,153 @@
+//! `/people` and `/people/{id}`: who of the office may sign in, and as what.
+
+use crate::access::{Caller, RoleJson, role_name};
+use crate::idempotency::IdempotencyKey;
+use crate::json::{JsonBody, present};
+use crate::page::PageJson;
+use crate::problem::{Problem, ProblemType};
+use crate::query::{Id, LIMIT_DEFAULT, NoQuery, Query};
+use crate::state::ApiState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+use waypost_bridge::person::{NewPerson, Person, PersonId, PersonPatch};
+
+/// A person; the password never leaves the server.
+#[derive(Debug, Serialize)]
+pub(crate) struct PersonJson {
+    id: String,
+    email: String,
+    name: String,
+    role: &'static str,
+}
+
+impl From<Person> for PersonJson {
+    fn from(person: Person) -> Self {
+        Self {
+            id: person.id.to_string(),
+            role: role_name(person.role),
+            email: person.email,
+            name: person.name,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewPersonJson {
+    email: String,
+    name: String,
+    role: RoleJson,
+    password: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PersonPatchJson {
+    #[serde(default, deserialize_with = "present")]
+    email: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    role: Option<RoleJson>,
+    /// A new one ends the person's sign-ins.
+    #[serde(default, deserialize_with = "present")]
+    password: Option<String>,
+}
+
+/// `GET /people`
+pub(crate) async fn list(
+    State(state): State<ApiState>,
+    mut query: Query,
+) -> Result<impl IntoResponse, Problem> {
+    let limit = query.limit().unwrap_or(LIMIT_DEFAULT);
+    let after: Option<PersonId> = query.parse("cursor");
+    query.finish()?;
+    let people = state.bridge().people(after, limit + 1).await?;
+    let page = PageJson::cut(people, limit, |person| person.id.to_string());
+    Ok(Json(page.map(PersonJson::from)))
+}
+
+/// `POST /people`
+pub(crate) async fn create(
+    State(state): State<ApiState>,
+    caller: Caller,
+    _: NoQuery,
+    key: IdempotencyKey,
+    body: JsonBody<NewPersonJson>,
+) -> Result<impl IntoResponse, Problem> {
+    let NewPersonJson {
+        email,
+        name,
+        role: RoleJson(role),
+        password,
+    } = body.value;
+    let passwords = &state.shared.passwords;
+    let fields = [&email, &name, role_name(role)];
+    let once = key
+        .once_with_password(&caller, &fields, &password, passwords)
+        .await?;
+    let new = NewPerson {
+        password_hash: passwords.hash(password).await?,
+        email,
+        name,
+        role,
+    };
+    let person = PersonJson::from(state.bridge().add_person(new, once).await?);
+    let location = format!("/api/v1/people/{}", person.id);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(person)))
+}
+
+/// `GET /people/{id}`
+pub(crate) async fn show(
+    State(state): State<ApiState>,
+    Id(id): Id<PersonId>,
+    _: NoQuery,
+) -> Result<impl IntoResponse, Problem> {
+    match state.bridge().person(id).await? {
+        Some(person) => Ok(Json(PersonJson::from(person))),
+        None => Err(Problem::new(
+            ProblemType::NotFound,
+            "There is no such person, or not any more.",
+        )),
+    }
+}
+
+/// `PATCH /people/{id}`
+pub(crate) async fn update(
+    State(state): State<ApiState>,
+    Id(id): Id<PersonId>,
+    _: NoQuery,
+    body: JsonBody<PersonPatchJson>,
+) -> Result<impl IntoResponse, Problem> {
+    let PersonPatchJson {
+        email,
+        name,
+        role,
+        password,
+    } = body.value;
+    let password_hash = match password {
+        Some(password) => Some(state.shared.passwords.hash(password).await?),
+        None => None,
+    };
+    let patch = PersonPatch {
+        email,
+        name,
+        role: role.map(|RoleJson(role)| role),
+        password_hash,
+    };
+    let person = state.bridge().update_person(id, patch).await?;
+    Ok(Json(PersonJson::from(person)))
+}
+
+/// `DELETE /people/{id}`: access ends at once, the name stays with what the person wrote.
+pub(crate) async fn remove(
+    State(state): State<ApiState>,
+    Id(id): Id<PersonId>,
+    _: NoQuery,
+) -> Result<impl IntoResponse, Problem> {
+    state.bridge().remove_person(id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
