@@ -6,6 +6,7 @@ use prost::Message;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use tokio::sync::mpsc as channel;
+use waypost_bridge::audit::AuditEntry;
 use waypost_bridge::device::NewDevice;
 use waypost_bridge::entry::{Entry, EntryBody, NewEntry, Page, Receipt};
 use waypost_bridge::event::Event;
@@ -60,6 +61,9 @@ impl Store for HeldStore {
     }
     fn events(&self, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
         self.disk.events(after, limit)
+    }
+    fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        self.disk.audit(before, limit)
     }
     fn posted(&self, caller: Caller, key: &str) -> Result<Option<Posted>, StoreError> {
         self.disk.posted(caller, key)

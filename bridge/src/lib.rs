@@ -10,6 +10,7 @@
 //! The one rule: nothing is acknowledged, shown or sent before it is durable. What the bridge needs from a broker
 //! is the small trait [`link::BrokerLink`]; HTTP and browsers are other people's business.
 
+pub mod audit;
 pub mod core;
 pub mod device;
 pub mod entry;

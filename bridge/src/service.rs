@@ -1,6 +1,7 @@
 //! The rim: one task that owns the core, and the handle through which everybody else speaks to it.
 
 use crate::access::DeviceAccess;
+use crate::audit::{Acting, AuditEntry, Refusal};
 use crate::core::{Core, CoreOptions, Now, Output, Ticket, WRITES_MAX};
 use crate::device::{DeviceId, DevicePatch, DeviceView, NewDevice};
 use crate::entry::{Author, Entry, NewEntry, Page, Receipt};
@@ -84,6 +85,7 @@ pub struct Bridge {
     store: Arc<dyn Store>,
     live: broadcast::Sender<LiveEvent>,
     access: DeviceAccess,
+    acting: Acting,
 }
 
 /// The bridge's task; ends after [`Bridge::stop`] or when the link closes.
@@ -126,6 +128,7 @@ impl Bridge {
             store: store.clone(),
             live: live.clone(),
             access: access.clone(),
+            acting: Acting::SERVER,
         };
         let (writer, written) = Writer::start(store.clone());
         let rim = Rim {
@@ -140,6 +143,35 @@ impl Bridge {
         };
         let task = tokio::spawn(rim.run(receiver, written));
         Ok((bridge, Running { task }))
+    }
+
+    /// A handle whose changes stand in the audit record as done by `acting`; without it they are the server's own.
+    #[must_use]
+    pub fn by(&self, acting: Acting) -> Self {
+        Self {
+            acting,
+            ..self.clone()
+        }
+    }
+
+    /// Counts a refusal of whoever this handle acts for. It is in the audit record soon; nobody waits for it.
+    ///
+    /// # Errors
+    /// [`BridgeError::Stopped`].
+    pub async fn refused(&self, refusal: Refusal) -> Result<()> {
+        let acting = self.acting;
+        self.inspect(move |core| {
+            let now = now();
+            core.act(acting, now);
+            core.count_refusal(refusal, now);
+        })
+        .await
+    }
+
+    /// The audit record, newest first: what stands before number `before` where one is given, at most `limit`.
+    pub async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditEntry>> {
+        self.change(|core, _| core.settle_refusals()).await?;
+        self.read(move |store| store.audit(before, limit)).await
     }
 
     /// Who may connect as a device; for the broker's authentication.
@@ -462,6 +494,11 @@ impl Bridge {
         stage: impl FnOnce(&mut Core, Now) -> Staged<R> + Send + 'static,
     ) -> Result<R> {
         let (answer, answered) = oneshot::channel();
+        let acting = self.acting;
+        let stage = move |core: &mut Core, now| {
+            core.act(acting, now);
+            stage(core, now)
+        };
         let call: Call = Box::new(move |core, now| match stage(core, now) {
             Ok((result, Some(ticket))) => Some((
                 ticket,

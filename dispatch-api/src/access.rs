@@ -7,6 +7,7 @@
 //! A cookie goes along with whatever a page of any site makes a browser send. So a change that came with a cookie
 //! must also come from a page of this server.
 
+use crate::origin;
 use crate::problem::{Problem, ProblemType};
 use crate::secret::sha256;
 use crate::state::ApiState;
@@ -14,10 +15,12 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use std::sync::Arc;
 use subtle::ConstantTimeEq;
 use waypost_bridge::Bridge;
+use waypost_bridge::audit::{Acting, Actor, Refusal};
 use waypost_bridge::key::ApiKey;
 use waypost_bridge::person::{Identity, Person, PersonId, Role, SignIn};
 
@@ -63,6 +66,15 @@ impl Caller {
         }
     }
 
+    /// What the caller is called in the audit record.
+    fn actor(&self) -> Actor {
+        match self {
+            Self::Person(signed_in) => Actor::Person(signed_in.person.id),
+            Self::Key(key) => Actor::Key(key.id),
+            Self::Server => Actor::Server,
+        }
+    }
+
     /// Whether the token still opens anything.
     pub(crate) async fn is_let_in(&self, bridge: &Bridge) -> bool {
         let token_hash = match self {
@@ -84,19 +96,93 @@ impl From<&Caller> for waypost_bridge::once::Caller {
     }
 }
 
-/// Stands before the handler of one route.
-pub(crate) async fn guard(
-    State((state, access)): State<(ApiState, Access)>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
-    if access == Access::Anybody {
-        return Ok(next.run(request).await);
+/// What stands before the handler of one route.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    pub(crate) state: ApiState,
+    pub(crate) access: Access,
+    /// What the audit record calls it, such as `POST /api/v1/devices`.
+    pub(crate) action: Arc<str>,
+}
+
+/// Finds out who asks and whether they may, and records those who may not.
+pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    let Guard {
+        state,
+        access,
+        action,
+    } = guard;
+    let address = origin::address(state.transport, request.extensions(), request.headers());
+    let shows_token = !matches!(shown_token(request.headers()), Ok(ShownToken::None));
+    let mut acting = Acting {
+        actor: Actor::Nobody,
+        address,
+    };
+    let admitted = admit(&state, access, request.method(), request.headers(), &mut acting).await;
+    let response = match admitted {
+        Ok(caller) => {
+            request.extensions_mut().insert(acting);
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(caller);
+            }
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    };
+    if let Some(reason) = refusal(&response, shows_token) {
+        let refusal = Refusal {
+            action: action.to_string(),
+            reason: reason.reason().to_owned(),
+            subject: None,
+        };
+        // A bridge that has stopped records nothing, and does nothing either.
+        let _ = state.bridge().by(acting).refused(refusal).await;
     }
-    let caller = identify(&state, request.method(), request.headers()).await?;
+    response
+}
+
+async fn admit(
+    state: &ApiState,
+    access: Access,
+    method: &Method,
+    headers: &HeaderMap,
+    acting: &mut Acting,
+) -> Result<Option<Caller>, Problem> {
+    if access == Access::Anybody {
+        return Ok(None);
+    }
+    let caller = identify(state, method, headers).await?;
+    acting.actor = caller.actor();
     permit(access, &caller)?;
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
+    Ok(Some(caller))
+}
+
+/// Whether an answer is a refusal that an administrator wants to know of. That nobody has signed in yet is none; a
+/// failed sign-in is recorded where the account is known.
+fn refusal(response: &Response, shows_token: bool) -> Option<ProblemType> {
+    let kind = *response.extensions().get::<ProblemType>()?;
+    match kind {
+        ProblemType::NotAllowed
+        | ProblemType::PersonRequired
+        | ProblemType::CrossOrigin
+        | ProblemType::TooManyAttempts => Some(kind),
+        ProblemType::NotSignedIn if shows_token => Some(kind),
+        _ => None,
+    }
+}
+
+/// The bridge, for changes: they stand in the audit record under the name of whoever asks.
+pub(crate) struct ActingBridge(pub(crate) Bridge);
+
+impl FromRequestParts<ApiState> for ActingBridge {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
+        match parts.extensions.get::<Acting>() {
+            Some(acting) => Ok(Self(state.bridge().by(*acting))),
+            None => Err(unguarded(parts)),
+        }
+    }
 }
 
 fn permit(access: Access, caller: &Caller) -> Result<(), Problem> {

@@ -1,6 +1,6 @@
 //! `/devices/{id}/credentials`: what a device needs to connect.
 
-use crate::access::Caller;
+use crate::access::{ActingBridge, Caller};
 use crate::idempotency::IdempotencyKey;
 use crate::problem::Problem;
 use crate::query::{Id, NoQuery};
@@ -38,6 +38,7 @@ impl CredentialsFile {
 /// `POST /devices/{id}/credentials`: the old secret stops working and its session ends.
 pub(crate) async fn rotate(
     State(state): State<ApiState>,
+    ActingBridge(bridge): ActingBridge,
     caller: Caller,
     Id(id): Id<DeviceId>,
     _: NoQuery,
@@ -45,6 +46,6 @@ pub(crate) async fn rotate(
 ) -> Result<impl IntoResponse, Problem> {
     let once = key.once(&caller, &[]);
     let secret = Secret::draw();
-    let view = state.bridge().rotate_secret(id, secret.sha256(), once).await?;
+    let view = bridge.rotate_secret(id, secret.sha256(), once).await?;
     Ok(Json(CredentialsFile::new(&state, &view.device, &secret)))
 }

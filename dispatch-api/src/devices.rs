@@ -1,6 +1,6 @@
 //! `/devices` and `/devices/{id}`: the drivers' units.
 
-use crate::access::Caller;
+use crate::access::{ActingBridge, Caller};
 use crate::credentials::CredentialsFile;
 use crate::idempotency::IdempotencyKey;
 use crate::json::{JsonBody, Object, present};
@@ -149,6 +149,7 @@ pub(crate) async fn list(
 /// `POST /devices`
 pub(crate) async fn create(
     State(state): State<ApiState>,
+    ActingBridge(bridge): ActingBridge,
     caller: Caller,
     _: NoQuery,
     key: IdempotencyKey,
@@ -163,7 +164,7 @@ pub(crate) async fn create(
         labels,
         secret_hash: secret.sha256(),
     };
-    let view = state.bridge().add_device(new, once).await?;
+    let view = bridge.add_device(new, once).await?;
     let location = format!("/api/v1/devices/{}", view.device.id);
     let credentials = CredentialsFile::new(&state, &view.device, &secret);
     let enrolled = EnrolledJson {
@@ -188,7 +189,7 @@ pub(crate) async fn show(
 
 /// `PATCH /devices/{id}`
 pub(crate) async fn update(
-    State(state): State<ApiState>,
+    ActingBridge(bridge): ActingBridge,
     Id(id): Id<DeviceId>,
     _: NoQuery,
     body: JsonBody<DevicePatchJson>,
@@ -196,17 +197,15 @@ pub(crate) async fn update(
     let DevicePatchJson { name, driver, labels } = body.value;
     let driver = driver.map(|driver| driver.map(|Object(driver)| driver.into()));
     let patch = DevicePatch { name, driver, labels };
-    Ok(Json(DeviceJson::from(
-        state.bridge().update_device(id, patch).await?,
-    )))
+    Ok(Json(DeviceJson::from(bridge.update_device(id, patch).await?)))
 }
 
 /// `DELETE /devices/{id}`: its session ends, its history stays.
 pub(crate) async fn revoke(
-    State(state): State<ApiState>,
+    ActingBridge(bridge): ActingBridge,
     Id(id): Id<DeviceId>,
     _: NoQuery,
 ) -> Result<impl IntoResponse, Problem> {
-    state.bridge().revoke_device(id).await?;
+    bridge.revoke_device(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -3,7 +3,7 @@
 //! Entries are always given ascending by number. `before` and `after` name a place; `next` is the `cursor` with which
 //! the list goes on in the direction in which it was read: towards older ones, or with `after` towards newer ones.
 
-use crate::access::{Caller, Named};
+use crate::access::{ActingBridge, Caller, Named};
 use crate::idempotency::IdempotencyKey;
 use crate::json::{JsonBody, Object};
 use crate::members::{MemberJson, Names};
@@ -188,6 +188,7 @@ fn asked_page(query: &mut Query) -> Page {
 /// `POST /streams/{id}/entries`: answers once the entry is on disk.
 pub(crate) async fn create(
     State(state): State<ApiState>,
+    ActingBridge(bridge): ActingBridge,
     caller: Caller,
     Named(author): Named,
     Id(stream): Id<StreamId>,
@@ -211,7 +212,7 @@ pub(crate) async fn create(
         reply_to: reply_to.map(|reply_to| reply_to.0),
         once,
     };
-    let entry = state.bridge().post_entry(new).await?;
+    let entry = bridge.post_entry(new).await?;
     let entry = EntryJson::new(entry, &mut Names::new(state.bridge())).await?;
     Ok((StatusCode::CREATED, Json(entry)))
 }

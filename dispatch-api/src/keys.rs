@@ -1,6 +1,6 @@
 //! `/keys` and `/keys/{id}`: how other systems and bots come in.
 
-use crate::access::{Caller, RoleJson, role_name};
+use crate::access::{ActingBridge, Caller, RoleJson, role_name};
 use crate::idempotency::IdempotencyKey;
 use crate::json::{JsonBody, present};
 use crate::page::PageJson;
@@ -81,7 +81,7 @@ pub(crate) async fn list(
 
 /// `POST /keys`
 pub(crate) async fn create(
-    State(state): State<ApiState>,
+    ActingBridge(bridge): ActingBridge,
     caller: Caller,
     _: NoQuery,
     key: IdempotencyKey,
@@ -99,7 +99,7 @@ pub(crate) async fn create(
         token_hash: token.sha256(),
     };
     let issued = IssuedKeyJson {
-        key: state.bridge().add_key(new, once).await?.into(),
+        key: bridge.add_key(new, once).await?.into(),
         token: token.text().to_owned(),
     };
     let location = format!("/api/v1/keys/{}", issued.key.id);
@@ -117,7 +117,7 @@ pub(crate) async fn show(
 
 /// `PATCH /keys/{id}`
 pub(crate) async fn update(
-    State(state): State<ApiState>,
+    ActingBridge(bridge): ActingBridge,
     Id(id): Id<PersonId>,
     _: NoQuery,
     body: JsonBody<KeyPatchJson>,
@@ -127,15 +127,15 @@ pub(crate) async fn update(
         name,
         role: role.map(|RoleJson(role)| role),
     };
-    Ok(Json(KeyJson::from(state.bridge().update_key(id, patch).await?)))
+    Ok(Json(KeyJson::from(bridge.update_key(id, patch).await?)))
 }
 
 /// `DELETE /keys/{id}`: it opens nothing any more, at once; what it wrote stays.
 pub(crate) async fn revoke(
-    State(state): State<ApiState>,
+    ActingBridge(bridge): ActingBridge,
     Id(id): Id<PersonId>,
     _: NoQuery,
 ) -> Result<impl IntoResponse, Problem> {
-    state.bridge().revoke_key(id).await?;
+    bridge.revoke_key(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -32,6 +32,7 @@
 //! bridge's, and an answer that says "done" is given after the bridge has said so.
 
 mod access;
+mod audit;
 mod cloud_event;
 mod credentials;
 mod cursor;
@@ -46,6 +47,7 @@ mod keys;
 mod members;
 mod mqtt_socket;
 mod observe;
+mod origin;
 mod page;
 mod password;
 mod people;
@@ -57,6 +59,7 @@ mod routes;
 mod secret;
 mod server;
 mod session;
+mod sign_in_limit;
 mod state;
 mod streams;
 mod timestamp;

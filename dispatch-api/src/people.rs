@@ -1,6 +1,6 @@
 //! `/people` and `/people/{id}`: who of the office may sign in, and as what.
 
-use crate::access::{Caller, RoleJson, role_name};
+use crate::access::{ActingBridge, Caller, RoleJson, role_name};
 use crate::idempotency::IdempotencyKey;
 use crate::json::{JsonBody, present};
 use crate::page::PageJson;
@@ -73,6 +73,7 @@ pub(crate) async fn list(
 /// `POST /people`
 pub(crate) async fn create(
     State(state): State<ApiState>,
+    ActingBridge(bridge): ActingBridge,
     caller: Caller,
     _: NoQuery,
     key: IdempotencyKey,
@@ -95,7 +96,7 @@ pub(crate) async fn create(
         name,
         role,
     };
-    let person = PersonJson::from(state.bridge().add_person(new, once).await?);
+    let person = PersonJson::from(bridge.add_person(new, once).await?);
     let location = format!("/api/v1/people/{}", person.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(person)))
 }
@@ -118,6 +119,7 @@ pub(crate) async fn show(
 /// `PATCH /people/{id}`
 pub(crate) async fn update(
     State(state): State<ApiState>,
+    ActingBridge(bridge): ActingBridge,
     Id(id): Id<PersonId>,
     _: NoQuery,
     body: JsonBody<PersonPatchJson>,
@@ -138,16 +140,16 @@ pub(crate) async fn update(
         role: role.map(|RoleJson(role)| role),
         password_hash,
     };
-    let person = state.bridge().update_person(id, patch).await?;
+    let person = bridge.update_person(id, patch).await?;
     Ok(Json(PersonJson::from(person)))
 }
 
 /// `DELETE /people/{id}`: access ends at once, the name stays with what the person wrote.
 pub(crate) async fn remove(
-    State(state): State<ApiState>,
+    ActingBridge(bridge): ActingBridge,
     Id(id): Id<PersonId>,
     _: NoQuery,
 ) -> Result<impl IntoResponse, Problem> {
-    state.bridge().remove_person(id).await?;
+    bridge.remove_person(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

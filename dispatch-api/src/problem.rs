@@ -7,6 +7,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use std::time::Duration;
 use waypost_bridge::BridgeError;
 use waypost_bridge::once::Made;
 
@@ -51,6 +52,9 @@ pub enum ProblemType {
     KeyReused,
     /// `/problems/upgrade-required` (426): the path is for WebSockets; `Upgrade` names the protocol.
     UpgradeRequired,
+    /// `/problems/too-many-attempts` (429): too many failed sign-ins from this address or for this account;
+    /// `Retry-After` says when to come back.
+    TooManyAttempts,
     /// `/problems/internal` (500): the server failed; its log says why.
     Internal,
     /// `/problems/busy` (503): too much at once, or the server is shutting down; `Retry-After` says when to come back.
@@ -59,7 +63,7 @@ pub enum ProblemType {
 
 impl ProblemType {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Malformed,
         Self::InvalidParameters,
         Self::NotSignedIn,
@@ -78,6 +82,7 @@ impl ProblemType {
         Self::InvalidFields,
         Self::KeyReused,
         Self::UpgradeRequired,
+        Self::TooManyAttempts,
         Self::Internal,
         Self::Busy,
     ];
@@ -85,6 +90,12 @@ impl ProblemType {
     /// The value of `type`: a reference relative to the server's own address.
     pub fn uri(self) -> &'static str {
         self.row().0
+    }
+
+    /// What it is called in the audit record, such as `not-allowed`.
+    pub(crate) fn reason(self) -> &'static str {
+        let uri = self.uri();
+        uri.strip_prefix("/problems/").unwrap_or(uri)
     }
 
     /// The HTTP status that it comes with.
@@ -171,6 +182,10 @@ impl ProblemType {
                 "/problems/upgrade-required",
                 StatusCode::UPGRADE_REQUIRED,
                 "This path is for WebSockets",
+            Self::TooManyAttempts => (
+                "/problems/too-many-attempts",
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many failed sign-ins",
             ),
             Self::Internal => (
                 "/problems/internal",
@@ -192,7 +207,7 @@ pub(crate) struct Problem {
     kind: ProblemType,
     detail: String,
     errors: Vec<FieldProblem>,
-    /// For [`ProblemType::Busy`].
+    /// For [`ProblemType::Busy`] and [`ProblemType::TooManyAttempts`].
     retry_after_s: Option<u32>,
     /// For [`ProblemType::CursorLost`].
     resume_after: Option<u64>,
@@ -275,6 +290,20 @@ impl Problem {
         }
     }
 
+    /// Too many sign-ins have failed; come back when `wait` is over.
+    pub(crate) fn too_many_attempts(wait: Duration) -> Self {
+        let seconds = u32::try_from(wait.as_secs())
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
+        let detail = format!(
+            "Too many sign-ins have failed from this address or for this account. Try again in {seconds} seconds."
+        );
+        Self {
+            retry_after_s: Some(seconds),
+            ..Self::new(ProblemType::TooManyAttempts, detail)
+        }
+    }
+
     /// The event log ends at `last`, before the cursor that was given.
     pub(crate) fn cursor_lost(last: u64) -> Self {
         let detail = format!(
@@ -327,6 +356,8 @@ impl IntoResponse for Problem {
             made: self.made,
         };
         let mut response = (status, axum::Json(document)).into_response();
+        // For the audit record.
+        response.extensions_mut().insert(self.kind);
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,

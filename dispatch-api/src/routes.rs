@@ -1,11 +1,10 @@
 //! Everything that is served, and who may call it: the one table.
 
-use crate::access::{Access, guard};
+use crate::access::{Access, Guard, guard};
 use crate::problem::{Problem, ProblemType};
 use crate::state::ApiState;
 use crate::{
-    credentials, cursor, devices, entries, events, headers, health, keys, mqtt_socket, observe, people,
-    positions, receipts, session, streams, track, web,
+    audit, credentials, cursor, devices, entries, events, headers, health, keys, mqtt_socket, observe, people, positions, receipts, session, streams, track, web,
 };
 use axum::Router;
 use axum::handler::Handler;
@@ -91,6 +90,7 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new(GET,    "/api/v1/streams/{id}/receipts",    Roles(EVERY_ROLE),     receipts::list),
         Route::new(GET,    "/api/v1/positions",                Roles(EVERY_ROLE),     positions::list),
         Route::new(GET,    "/api/v1/events/stream",            Roles(EVERY_ROLE),     events::follow),
+        Route::new(GET,    "/api/v1/audit",                    Roles(ADMIN),          audit::list),
         Route::new(GET,    "/api/v1/people",                   Roles(ADMIN),          people::list),
         Route::new(POST,   "/api/v1/people",                   Roles(ADMIN),          people::create),
         Route::new(GET,    "/api/v1/people/{id}",              Roles(ADMIN),          people::show),
@@ -120,7 +120,12 @@ pub fn router(state: ApiState) -> Router {
     } in routes()
     {
         tracing::debug!(http.method = %method, http.route = path, "{method} {path} is for {access:?}");
-        let guard = from_fn_with_state((state.clone(), access), guard);
+        let guarded = Guard {
+            state: state.clone(),
+            access,
+            action: format!("{method} {path}").into(),
+        };
+        let guard = from_fn_with_state(guarded, guard);
         router = router.route(path, handler.route_layer(guard));
     }
     router

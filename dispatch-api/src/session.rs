@@ -2,7 +2,7 @@
 //!
 //! A wrong password and an address that nobody has get the same answer after the same work.
 
-use crate::access::{SESSION_COOKIE, SignedIn};
+use crate::access::{ActingBridge, SESSION_COOKIE, SignedIn};
 use crate::idempotency::IdempotencyKey;
 use crate::json::JsonBody;
 use crate::password::Busy;
@@ -12,12 +12,13 @@ use crate::query::NoQuery;
 use crate::secret::Secret;
 use crate::state::{ApiState, Transport};
 use crate::timestamp::Timestamp;
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use waypost_bridge::audit::{Acting, Actor, Refusal};
 use waypost_bridge::once::Caller;
 use waypost_bridge::person::SignIn;
 
@@ -48,11 +49,19 @@ struct SessionJson {
 /// `POST /session`
 pub(crate) async fn create(
     State(state): State<ApiState>,
+    Extension(acting): Extension<Acting>,
     _: NoQuery,
     key: IdempotencyKey,
     body: JsonBody<CredentialsJson>,
 ) -> Result<impl IntoResponse, Problem> {
     let CredentialsJson { email, password } = body.value;
+    let limit = &state.shared.sign_in_limit;
+    let attempt = limit
+        .attempt(&email, acting.address, Instant::now())
+        .map_err(|wait| {
+            count("limited");
+            Problem::too_many_attempts(wait)
+        })?;
     let person = state.bridge().person_by_email(email.trim()).await?;
     let hash = person.as_ref().map(|person| person.password_hash.clone());
     let right = state
@@ -64,15 +73,27 @@ pub(crate) async fn create(
             count("busy");
             Problem::from(Busy)
         })?;
-    let Some(person) = person.filter(|_| right) else {
+    let Some(person) = person.clone().filter(|_| right) else {
         count("refused");
         tracing::info!("a sign-in was refused: address and password do not belong together");
+        let refusal = Refusal {
+            action: "session.created".to_owned(),
+            reason: ProblemType::WrongSignIn.reason().to_owned(),
+            // Never what was typed: it may be a password in the wrong field.
+            subject: person.map(|person| format!("person/{}", person.id)),
+        };
+        state.bridge().by(acting).refused(refusal).await?;
         return Err(Problem::new(
             ProblemType::WrongSignIn,
             "This e-mail address and this password do not belong together. Check both.",
         ));
     };
 
+    limit.succeeded(&attempt, Instant::now());
+    let acting = Acting {
+        actor: Actor::Person(person.id),
+        ..acting
+    };
     let token = Secret::draw();
     let expires_ms = now_ms() + i64::try_from(SIGN_IN_LIFETIME.as_millis()).unwrap_or(i64::MAX);
     let sign_in = SignIn {
@@ -82,7 +103,7 @@ pub(crate) async fn create(
     };
     // The password was right, so it tells nothing apart; and it must not be on disk, however hashed.
     let once = key.of(Caller::Named(person.id), &[person.email.as_bytes()]);
-    state.bridge().sign_in(&person, sign_in, once).await?;
+    state.bridge().by(acting).sign_in(&person, sign_in, once).await?;
     count("accepted");
     let session = SessionJson {
         expires_at: Timestamp(expires_ms),
@@ -109,10 +130,11 @@ pub(crate) async fn show(_: NoQuery, SignedIn { person, sign_in }: SignedIn) -> 
 /// `DELETE /session`
 pub(crate) async fn delete(
     State(state): State<ApiState>,
+    ActingBridge(bridge): ActingBridge,
     _: NoQuery,
     SignedIn { sign_in, .. }: SignedIn,
 ) -> Result<impl IntoResponse, Problem> {
-    state.bridge().sign_out(sign_in.token_hash).await?;
+    bridge.sign_out(sign_in.token_hash).await?;
     let cookie = cookie(state.transport, "", Duration::ZERO);
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]))
 }

@@ -4,6 +4,7 @@ use crate::health::Check;
 use crate::mqtt_socket::{HandOver, MqttSocket};
 use crate::password::{PasswordError, Passwords};
 use std::net::SocketAddr;
+use crate::sign_in_limit::SignInLimit;
 use std::sync::Arc;
 use tokio::sync::watch;
 use waypost_bridge::Bridge;
@@ -21,7 +22,8 @@ pub enum Transport {
     /// In the clear: for loopback, and for a network that is trusted.
     #[default]
     Plain,
-    /// Through TLS, here or in a proxy before this server: cookies are marked `Secure`.
+    /// Through a proxy before this server that speaks TLS: cookies are marked `Secure`, and a client's address is the
+    /// last hop of `X-Forwarded-For`.
     Tls,
 }
 
@@ -30,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) mqtt: Vec<String>,
     pub(crate) server_token_hash: Option<[u8; 32]>,
     pub(crate) passwords: Passwords,
+    pub(crate) sign_in_limit: SignInLimit,
     pub(crate) checks: Vec<Check>,
     pub(crate) metrics: Option<Box<Render>>,
     pub(crate) shutdown: Option<watch::Receiver<bool>>,
@@ -158,6 +161,7 @@ impl ApiStateBuilder {
             mqtt: self.mqtt,
             server_token_hash: self.server_token_hash,
             passwords: Passwords::new()?,
+            sign_in_limit: SignInLimit::default(),
             checks: self.checks,
             metrics: self.metrics,
             shutdown: self.shutdown,

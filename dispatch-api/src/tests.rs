@@ -1,5 +1,6 @@
 //! The routes on a real bridge, with its store in memory and a device at the other end of its link.
 
+mod audit;
 mod conversation;
 mod devices;
 mod events;

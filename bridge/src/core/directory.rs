@@ -95,6 +95,7 @@ impl Core {
             device.labels = labels;
         }
         self.put_device(device);
+        self.audit("device.changed", format!("device/{id}"));
         Ok(((), self.commit()))
     }
 
@@ -123,6 +124,7 @@ impl Core {
         ));
         self.effects.push(Effect::EndSessions(id));
         self.log_event(EventKind::DeviceRevoked(id), now);
+        self.audit("device.revoked", format!("device/{id}"));
         Ok(((), self.commit()))
     }
 

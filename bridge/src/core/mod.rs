@@ -10,6 +10,7 @@
 //!
 //! The rim owns sockets, clocks and the store, and ends the process when a write fails.
 
+mod audit;
 mod directory;
 mod down;
 mod once;
@@ -19,6 +20,7 @@ mod session;
 mod tests;
 mod up;
 
+use crate::audit::Acting;
 use crate::device::{Device, Presence};
 use crate::entry::Entry;
 use crate::event::{Event, EventCursor, EventKind, LiveEvent};
@@ -27,6 +29,7 @@ use crate::person::{Person, SignIn};
 use crate::position::Position;
 use crate::store::{Change, MemberCursor, State};
 use crate::stream::{Member, Stream};
+use audit::Refusals;
 use bytes::Bytes;
 use once::RecentPosts;
 use session::Session;
@@ -174,7 +177,11 @@ pub struct Core {
     cursors: BTreeMap<(StreamId, Member), MemberCursor>,
     staged_latest: BTreeMap<DeviceId, Position>,
     staged_event: EventCursor,
+    staged_audit: u64,
     recent_posts: RecentPosts,
+    refusals: Refusals,
+    /// Who does what is staged next, and when.
+    acting: (Acting, i64),
     changes: Vec<Change>,
     effects: Vec<Effect>,
     pending: VecDeque<(Ticket, Vec<Effect>)>,
@@ -322,7 +329,10 @@ impl Core {
             transfers: state.transfers,
             cursors: state.cursors,
             staged_event: state.last_event,
+            staged_audit: state.last_audit,
             recent_posts: RecentPosts::default(),
+            refusals: Refusals::default(),
+            acting: (Acting::SERVER, 0),
             changes: Vec::new(),
             effects: Vec::new(),
             pending: VecDeque::new(),
@@ -364,6 +374,8 @@ impl Core {
 
     /// Takes no more input; finished when no write is open.
     pub fn stop(&mut self) {
+        self.stage_refusals();
+        self.commit();
         self.stopping = true;
     }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 const EXPIRED_WITH_EACH: u32 = 4;
 
 impl Core {
-    /// Stages what `stage` makes and, under a key, the record of it, as one write. `stage` checks everything before
+    /// Stages what `stage` makes, the line of the audit record, and, under a key, the record of it, as one write. `stage` checks everything before
     /// it stages anything, and does not commit.
     ///
     /// A repetition stages nothing and names what was made; the ticket is that of the first write while it is open.
@@ -22,6 +22,7 @@ impl Core {
     ) -> Result<((Made, Novelty), Option<Ticket>), BridgeError> {
         let Some(once) = once else {
             let made = stage(self)?;
+            self.audit_made(made);
             return Ok(((made, Novelty::New), self.commit()));
         };
         if let Some((posted, ticket)) = self.recent_posts.find(&once)
@@ -32,6 +33,7 @@ impl Core {
             return Ok(((made, Novelty::Again), open.then_some(ticket)));
         }
         let made = stage(self)?;
+        self.audit_made(made);
         let posted = Posted {
             digest: once.digest,
             made,

@@ -66,6 +66,7 @@ impl Core {
         }
         if person != before {
             self.put_person(person);
+            self.audit("person.changed", format!("person/{id}"));
         }
         if new_password {
             self.end_sign_ins(id);
@@ -85,6 +86,7 @@ impl Core {
             ..person
         });
         self.end_sign_ins(id);
+        self.audit("person.removed", format!("person/{id}"));
         Ok(((), self.commit()))
     }
 
@@ -119,8 +121,9 @@ impl Core {
     }
 
     pub(crate) fn sign_out(&mut self, token_hash: [u8; 32]) -> Staged<()> {
-        if self.sign_ins.contains_key(&token_hash) {
+        if let Some(person) = self.sign_ins.get(&token_hash).map(|sign_in| sign_in.person) {
             self.end_sign_in(token_hash);
+            self.audit("session.ended", format!("person/{person}"));
         }
         Ok(((), self.commit()))
     }
@@ -155,6 +158,7 @@ impl Core {
         }
         if key != before {
             self.put_key(key);
+            self.audit("key.changed", format!("key/{id}"));
         }
         Ok(((), self.commit()))
     }
@@ -162,6 +166,7 @@ impl Core {
     pub(crate) fn revoke_key(&mut self, id: PersonId) -> Staged<()> {
         let key = self.newest_key(id)?.clone();
         self.put_key(ApiKey { revoked: true, ..key });
+        self.audit("key.revoked", format!("key/{id}"));
         Ok(((), self.commit()))
     }
 

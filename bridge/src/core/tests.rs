@@ -13,6 +13,7 @@ use waypost_proto::wire::{self, RefusalReason};
 use waypost_proto::{Fix, Operation, Stamp, TrackKind, positions_digest};
 
 /// A core and everything around it.
+mod audit;
 mod people;
 
 struct World {

@@ -1,6 +1,7 @@
 //! What every engine must do: one suite, run on each of them.
 
 use super::{Change, FjallStore, MemberCursor, MemoryStore, Store, StoreError};
+use crate::audit::{Actor, AuditEntry, Outcome};
 use crate::device::{Device, Driver};
 use crate::entry::{Author, Entry, EntryBody, Moment, Page, Rung};
 use crate::event::{Event, EventKind};
@@ -423,6 +424,46 @@ fn idempotency_keys_are_found_until_they_expire() {
         let left: Vec<usize> = (0..6).filter(|number| held(*number)).collect();
         assert_eq!(left, [0, 4, 5], "{engine}: only what is before the moment");
         assert_eq!(store.posted(caller, "k0").unwrap(), Some(again), "{engine}");
+    });
+}
+
+#[test]
+fn the_audit_record_is_read_from_its_end() {
+    engines(|engine, reopen| {
+        let person = PersonId::new(1).unwrap();
+        let entry = |number: u64, actor, address: Option<&str>, outcome: Outcome| AuditEntry {
+            number,
+            at_ms: 3,
+            last_ms: 4,
+            actor,
+            address: address.map(|address| address.parse().unwrap()),
+            action: "device.added".to_owned(),
+            subject: (number > 1).then(|| "device/1".to_owned()),
+            outcome,
+            count: 2,
+        };
+        let refused = || Outcome::Refused("not-allowed".to_owned());
+        let entries = [
+            entry(1, Actor::Nobody, None, refused()),
+            entry(2, Actor::Server, Some("127.0.0.1"), Outcome::Done),
+            entry(3, Actor::Person(person), Some("2001:db8::1"), Outcome::Done),
+            entry(4, Actor::Key(person), None, Outcome::Done),
+            entry(5, Actor::Device(device_id(1)), None, refused()),
+        ];
+        reopen().commit(&entries.clone().map(Change::PutAudit)).unwrap();
+        let store = reopen();
+        assert_eq!(store.load(1).unwrap().last_audit, 5, "{engine}");
+        let counted = AuditEntry {
+            count: 9,
+            ..entries[0].clone()
+        };
+        store.commit(&[Change::PutAudit(counted.clone())]).unwrap();
+        let newest: Vec<_> = entries[3..].iter().rev().cloned().collect();
+        assert_eq!(store.audit(None, 2).unwrap(), newest, "{engine}");
+        let rest = [entries[2].clone(), entries[1].clone(), counted];
+        assert_eq!(store.audit(Some(4), 9).unwrap(), rest, "{engine}");
+        assert_eq!(store.audit(Some(1), 9).unwrap(), [], "{engine}");
+        assert_eq!(store.audit(Some(0), 9).unwrap(), [], "{engine}");
     });
 }
 

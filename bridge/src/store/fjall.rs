@@ -67,11 +67,12 @@ impl FjallStore {
 
 impl FjallKeys {
     fn keyspace(&self, key: &[u8]) -> &Keyspace {
-        const LOG: [u8; 6] = [
+        const LOG: [u8; 7] = [
             Table::Entries as u8,
             Table::Receipts as u8,
             Table::Operations as u8,
             Table::Events as u8,
+            Table::Audit as u8,
             Table::Posted as u8,
             Table::PostedByTime as u8,
         ];

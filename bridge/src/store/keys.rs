@@ -23,6 +23,7 @@ pub(super) enum Table {
     Receipts = b'r',
     Operations = b'o',
     Events = b'E',
+    Audit = b'a',
     Posted = b'i',
     PostedByTime = b'I',
     Track = b'T',
@@ -136,6 +137,10 @@ pub(super) fn receipt(stream: StreamId, member: Member, rung: Rung, last_seq: u6
 
 pub(super) fn event(cursor: u64) -> Vec<u8> {
     Key::of(Table::Events).u64(cursor).done()
+}
+
+pub(super) fn audit(number: u64) -> Vec<u8> {
+    Key::of(Table::Audit).u64(number).done()
 }
 
 pub(super) fn latest(device: DeviceId) -> Vec<u8> {

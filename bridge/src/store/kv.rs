@@ -3,6 +3,7 @@
 use super::keys::{self, Key, Numbers, Table};
 use super::records::{MetaRecord, ReceiptRecord, Record};
 use super::{Change, MemberCursor, State, Store, StoreError};
+use crate::audit::AuditEntry;
 use crate::device::Device;
 use crate::entry::{Author, Entry, Moment, Page, Receipt, Rung};
 use crate::event::{Event, EventCursor};
@@ -74,6 +75,7 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
             cursors: BTreeMap::new(),
             latest: BTreeMap::new(),
             last_event: self.last_number(Key::of(Table::Events))?,
+            last_audit: self.last_number(Key::of(Table::Audit))?,
         };
         self.each(Table::Devices, |_, device: Device| {
             state.devices.insert(device.id, device);
@@ -223,6 +225,11 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
     fn events(&self, after: EventCursor, limit: usize) -> Result<Vec<Event>, StoreError> {
         let first = keys::event(after.saturating_add(1));
         self.read_range(&first, &keys::event(u64::MAX), Order::Ascending, limit)
+    }
+
+    fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        let last = before.map_or(u64::MAX, |before| before.saturating_sub(1));
+        self.read_range(&keys::audit(1), &keys::audit(last), Order::Descending, limit)
     }
 
     fn posted(&self, caller: Caller, key: &str) -> Result<Option<Posted>, StoreError> {
@@ -397,6 +404,7 @@ fn write(change: &Change) -> Write {
             Some(ReceiptRecord::new(*first_seq, *moment).encode_to_vec()),
         ),
         Change::AppendEvent(event) => (keys::event(event.cursor), Some(event.encode())),
+        Change::PutAudit(entry) => (keys::audit(entry.number), Some(entry.encode())),
         Change::PutLatest(device, position) => (keys::latest(*device), Some(position.encode())),
         Change::AddPosition(device, position) => {
             (keys::track(*device, position.fix.at_ms), Some(position.encode()))

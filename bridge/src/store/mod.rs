@@ -15,6 +15,7 @@ pub use fjall::{FjallKeys, FjallStore};
 pub use kv::{KeyedStore, Order, OrderedKeys, Visit, Write};
 pub use memory::{MemoryKeys, MemoryStore};
 
+use crate::audit::AuditEntry;
 use crate::device::Device;
 use crate::entry::{Entry, Moment, Page, Receipt, Rung};
 use crate::event::{Event, EventCursor};
@@ -64,6 +65,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Events after a cursor, oldest first, at most `limit`.
     fn events(&self, after: EventCursor, limit: usize) -> Result<Vec<Event>, StoreError>;
+
+    /// Lines of the audit record before a number, or the last ones; newest first, at most `limit`.
+    fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditEntry>, StoreError>;
 
     /// What an idempotency key of this caller made.
     fn posted(&self, caller: Caller, key: &str) -> Result<Option<Posted>, StoreError>;
@@ -167,6 +171,8 @@ pub enum Change {
     },
     /// Adds to the event log.
     AppendEvent(Event),
+    /// Adds to the audit record, or counts on in a line of it.
+    PutAudit(AuditEntry),
     /// Where a device is.
     PutLatest(DeviceId, Position),
     /// Where a device was.
@@ -229,4 +235,6 @@ pub struct State {
     pub latest: BTreeMap<DeviceId, Position>,
     /// The newest event; 0 for none.
     pub last_event: EventCursor,
+    /// The last line of the audit record; 0 for none.
+    pub last_audit: u64,
 }

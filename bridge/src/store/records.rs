@@ -2,6 +2,7 @@
 //! are never reused.
 
 use super::{MemberCursor, StoreError};
+use crate::audit::{Actor, AuditEntry, Outcome};
 use crate::device::{Device, Driver};
 use crate::entry::{Author, Entry, EntryBody, Moment, Rung};
 use crate::event::{Event, EventKind};
@@ -11,6 +12,7 @@ use crate::person::{Person, Role, SignIn};
 use crate::position::Position;
 use crate::stream::{Member, Membership, Stream, StreamKind};
 use prost::Message;
+use std::net::IpAddr;
 use waypost_proto::{Cumulative, DeviceId, Epoch, Fix, Motion, OpNumber, PersonId, Seq, StreamId};
 
 /// Something that is written as a record.
@@ -660,6 +662,95 @@ impl Record for Event {
             cursor: wire.cursor,
             at_ms: wire.at_ms,
             kind,
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct AuditRecord {
+    #[prost(uint64, tag = "1")]
+    number: u64,
+    #[prost(int64, tag = "2")]
+    at_ms: i64,
+    /// After `at_ms`, in milliseconds.
+    #[prost(int64, tag = "3")]
+    lasted_ms: i64,
+    /// 0 nobody, 1 the server, 2 a person, 3 a key, 4 a device.
+    #[prost(uint32, tag = "4")]
+    actor: u32,
+    #[prost(uint32, tag = "5")]
+    actor_id: u32,
+    /// 4 or 16 bytes; none where there is no address.
+    #[prost(bytes = "vec", tag = "6")]
+    address: Vec<u8>,
+    #[prost(string, tag = "7")]
+    action: String,
+    #[prost(string, optional, tag = "8")]
+    subject: Option<String>,
+    /// Of a refusal.
+    #[prost(string, optional, tag = "9")]
+    reason: Option<String>,
+    #[prost(uint32, tag = "10")]
+    count: u32,
+}
+
+impl Record for AuditEntry {
+    const NAME: &'static str = "audit";
+    type Wire = AuditRecord;
+
+    fn to_wire(&self) -> AuditRecord {
+        let (actor, actor_id) = match self.actor {
+            Actor::Nobody => (0, 0),
+            Actor::Server => (1, 0),
+            Actor::Person(id) => (2, id.number()),
+            Actor::Key(id) => (3, id.number()),
+            Actor::Device(id) => (4, id.number()),
+        };
+        AuditRecord {
+            number: self.number,
+            at_ms: self.at_ms,
+            lasted_ms: self.last_ms.saturating_sub(self.at_ms),
+            actor,
+            actor_id,
+            address: match self.address {
+                Some(IpAddr::V4(address)) => address.octets().to_vec(),
+                Some(IpAddr::V6(address)) => address.octets().to_vec(),
+                None => Vec::new(),
+            },
+            action: self.action.clone(),
+            subject: self.subject.clone(),
+            reason: match &self.outcome {
+                Outcome::Done => None,
+                Outcome::Refused(reason) => Some(reason.clone()),
+            },
+            count: self.count,
+        }
+    }
+
+    fn from_wire(wire: AuditRecord) -> Option<Self> {
+        let actor = match wire.actor {
+            0 => Actor::Nobody,
+            1 => Actor::Server,
+            2 => Actor::Person(PersonId::new(wire.actor_id)?),
+            3 => Actor::Key(PersonId::new(wire.actor_id)?),
+            4 => Actor::Device(DeviceId::new(wire.actor_id)?),
+            _ => return None,
+        };
+        let address = match wire.address.len() {
+            0 => None,
+            4 => Some(IpAddr::from(<[u8; 4]>::try_from(wire.address).ok()?)),
+            _ => Some(IpAddr::from(<[u8; 16]>::try_from(wire.address).ok()?)),
+        };
+        Some(Self {
+            number: wire.number,
+            at_ms: wire.at_ms,
+            last_ms: wire.at_ms.saturating_add(wire.lasted_ms),
+            actor,
+            address,
+            action: wire.action,
+            subject: wire.subject,
+            outcome: wire.reason.map_or(Outcome::Done, Outcome::Refused),
+            count: wire.count,
         })
     }
 }
