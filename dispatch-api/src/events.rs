@@ -1,4 +1,4 @@
-//! `/events/stream`: what happens, as server-sent events, without a gap and without a repetition.
+//! `/events` and `/events/stream`: what happened, for those who ask, and what happens, as server-sent events, without a gap and without a repetition.
 //!
 //! A stream follows the log from a cursor, and what happens at present from the bridge's watch. The watch begins
 //! before the log is read, so whatever is missing in one is in the other; the cursor tells what is in both. Where
@@ -10,6 +10,8 @@
 //!
 //! Positions are not in the log: only the latest of each device is sent, after what is, and after a reconnect the
 //! client reads `/positions` again.
+
+pub(crate) mod poll;
 
 use crate::access::Caller;
 use crate::cloud_event::{CloudEventJson, EventType};
@@ -55,28 +57,12 @@ pub(crate) async fn follow(
     let after = asked_cursor(&mut query, &headers)?;
     query.finish()?;
 
-    // Before the log is looked at, or what happens between would be missed.
-    let live = state.bridge().watch();
-    let last = state.bridge().last_event().await?;
-    let cursor = after.unwrap_or(last);
-    if cursor > last {
-        return Err(Problem::cursor_lost(last));
-    }
-    let follower = Follower {
-        state: state.clone(),
-        live,
-        types,
-        cursor,
-        source: if cursor == last { Source::Live } else { Source::Log },
-        waiting: VecDeque::new(),
-        positions: BTreeMap::new(),
-        positions_missed: false,
-        access_ended: false,
-    };
+    let follower = Follower::new(&state, types, after).await?;
     let mut keep_alive = tokio::time::interval_at(tokio::time::Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let shutdown = state.shared.shutdown.clone();
     let feed = Feed {
+        state,
         follower,
         caller,
         keep_alive,
@@ -123,20 +109,7 @@ fn asked_types(query: &mut Query) -> BTreeSet<EventType> {
 /// Where to go on. A browser that reconnects repeats the address with which it began, so `Last-Event-ID`, which is
 /// newer, wins over `after`.
 fn asked_cursor(query: &mut Query, headers: &HeaderMap) -> Result<Option<EventCursor>, Problem> {
-    let after = match query.text("after").as_deref() {
-        None => None,
-        Some("") => Some(0),
-        Some(text) => {
-            let cursor = text.parse().ok();
-            if cursor.is_none() {
-                query.refuse(
-                    "after",
-                    "must be the cursor of an event, or empty for the beginning",
-                );
-            }
-            cursor
-        }
-    };
+    let after = asked_after(query);
     match headers.get("last-event-id") {
         Some(id) if !id.is_empty() => {
             let cursor = id.to_str().ok().and_then(|text| text.parse().ok());
@@ -151,8 +124,26 @@ fn asked_cursor(query: &mut Query, headers: &HeaderMap) -> Result<Option<EventCu
     }
 }
 
+/// The cursor in `after`; an empty one is the beginning.
+fn asked_after(query: &mut Query) -> Option<EventCursor> {
+    match query.text("after")?.as_str() {
+        "" => Some(0),
+        text => {
+            let cursor = text.parse().ok();
+            if cursor.is_none() {
+                query.refuse(
+                    "after",
+                    "must be the cursor of an event, or empty for the beginning",
+                );
+            }
+            cursor
+        }
+    }
+}
+
 /// One client's stream: what there is to send, and what ends it.
 struct Feed {
+    state: ApiState,
     follower: Follower,
     caller: Caller,
     keep_alive: Interval,
@@ -178,7 +169,7 @@ impl Feed {
                     }
                     return Some(Bytes::from_static(b": keep-alive\n\n"));
                 }
-                advanced = self.follower.advance() => advanced,
+                advanced = self.follower.advance(&self.state) => advanced.map(|told| told.map(Told::into_message)),
             };
             // Nobody gets another event with a token that has ended.
             if std::mem::take(&mut self.follower.access_ended) && !self.is_let_in().await {
@@ -197,7 +188,7 @@ impl Feed {
     }
 
     async fn is_let_in(&self) -> bool {
-        self.caller.is_let_in(self.follower.state.bridge()).await
+        self.caller.is_let_in(self.state.bridge()).await
     }
 }
 
@@ -217,9 +208,26 @@ enum Source {
     Live,
 }
 
+/// An event for a client.
+struct Told<'a> {
+    /// Its place in the log, where it has one.
+    cursor: Option<EventCursor>,
+    event: CloudEventJson<'a>,
+}
+
+impl Told<'_> {
+    /// As a server-sent event.
+    fn into_message(self) -> String {
+        let text = self.event.text();
+        match self.cursor {
+            Some(cursor) => format!("id: {cursor}\ndata: {text}\n\n"),
+            None => format!("data: {text}\n\n"),
+        }
+    }
+}
+
 /// Follows the log and the present.
 struct Follower {
-    state: ApiState,
     live: broadcast::Receiver<LiveEvent>,
     types: BTreeSet<EventType>,
     /// The last event that the client has, or did not want.
@@ -235,18 +243,50 @@ struct Follower {
 }
 
 impl Follower {
-    /// Makes one step: the next message, or none in this step. May be dropped before it is ready.
-    async fn advance(&mut self) -> Result<Option<String>, BridgeError> {
+    /// From a cursor on, or from the present.
+    async fn new(
+        state: &ApiState,
+        types: BTreeSet<EventType>,
+        after: Option<EventCursor>,
+    ) -> Result<Self, Problem> {
+        // Before the log is looked at, or what happens between would be missed.
+        let live = state.bridge().watch();
+        let last = state.bridge().last_event().await?;
+        let cursor = after.unwrap_or(last);
+        if cursor > last {
+            return Err(Problem::cursor_lost(last));
+        }
+        Ok(Self {
+            live,
+            types,
+            cursor,
+            source: if cursor == last { Source::Live } else { Source::Log },
+            waiting: VecDeque::new(),
+            positions: BTreeMap::new(),
+            positions_missed: false,
+            access_ended: false,
+        })
+    }
+
+    /// Whether the next step would have to wait for something to happen.
+    fn has_nothing_left(&mut self) -> Result<bool, BridgeError> {
+        self.take_what_has_happened()?;
+        let nothing_waits = self.waiting.is_empty() && self.positions.is_empty() && !self.positions_missed;
+        Ok(nothing_waits && self.source == Source::Live)
+    }
+
+    /// Makes one step: the next event, or none in this step. May be dropped before it is ready.
+    async fn advance<'a>(&mut self, state: &'a ApiState) -> Result<Option<Told<'a>>, BridgeError> {
         self.take_what_has_happened()?;
         if let Some(event) = self.waiting.front().cloned() {
-            let message = self.message(&event).await?;
+            let told = self.tell(state, &event).await?;
             self.cursor = event.cursor;
             self.waiting.pop_front();
-            return Ok(message);
+            return Ok(told);
         }
         if self.source == Source::Log {
             // What happens while this is read is kept by the watch.
-            let page = self.state.bridge().events(self.cursor, LOG_PAGE).await?;
+            let page = state.bridge().events(self.cursor, LOG_PAGE).await?;
             if page.len() < LOG_PAGE {
                 self.source = Source::Live;
             }
@@ -254,15 +294,15 @@ impl Follower {
             return Ok(None);
         }
         if self.positions_missed {
-            let devices = all_devices(&self.state).await?;
+            let devices = all_devices(state).await?;
             let latest = devices.into_iter().filter(|view| !view.device.revoked);
             self.positions
                 .extend(latest.filter_map(|view| Some((view.device.id, view.position?))));
             self.positions_missed = false;
         }
         if let Some((device, position)) = self.positions.pop_first() {
-            let event = CloudEventJson::of_position(&self.state, device, &position);
-            return Ok(Some(format!("data: {}\n\n", event.text())));
+            let event = CloudEventJson::of_position(state, device, &position);
+            return Ok(Some(Told { cursor: None, event }));
         }
         match self.live.recv().await {
             Ok(live) => self.take(live),
@@ -272,12 +312,13 @@ impl Follower {
         Ok(None)
     }
 
-    async fn message(&self, event: &Event) -> Result<Option<String>, BridgeError> {
+    async fn tell<'a>(&self, state: &'a ApiState, event: &Event) -> Result<Option<Told<'a>>, BridgeError> {
         if !self.types.contains(&EventType::of(&event.kind)) {
             return Ok(None);
         }
-        let event_json = CloudEventJson::of_event(&self.state, event).await?;
-        Ok(event_json.map(|json| format!("id: {}\ndata: {}\n\n", event.cursor, json.text())))
+        let cursor = Some(event.cursor);
+        let found = CloudEventJson::of_event(state, event).await?;
+        Ok(found.map(|event| Told { cursor, event }))
     }
 
     fn take_what_has_happened(&mut self) -> Result<(), BridgeError> {

@@ -89,6 +89,7 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new(PUT,    "/api/v1/streams/{id}/cursor",      Named(TALKING_ROLES),  cursor::update),
         Route::new(GET,    "/api/v1/streams/{id}/receipts",    Roles(EVERY_ROLE),     receipts::list),
         Route::new(GET,    "/api/v1/positions",                Roles(EVERY_ROLE),     positions::list),
+        Route::new(GET,    "/api/v1/events",                   Roles(EVERY_ROLE),     events::poll::list),
         Route::new(GET,    "/api/v1/events/stream",            Roles(EVERY_ROLE),     events::follow),
         Route::new(GET,    "/api/v1/audit",                    Roles(ADMIN),          audit::list),
         Route::new(GET,    "/api/v1/people",                   Roles(ADMIN),          people::list),

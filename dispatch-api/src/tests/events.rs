@@ -414,3 +414,101 @@ async fn a_stream_ends_when_the_server_stops() {
     world.stop.send(true).unwrap();
     assert_eq!(client.block().await, None);
 }
+
+#[tokio::test]
+async fn a_key_that_is_revoked_gets_no_further_event() {
+    let world = World::new();
+    let bot = world.key(Role::Bot).await;
+    let mut client = world.follow(&bot, "", None).await;
+    world.add_device("before").await;
+    assert_eq!(client.told().await.event["data"]["name"], "before");
+    world
+        .send(request("DELETE", "/api/v1/keys/1", SERVER_TOKEN, None))
+        .await;
+    world.add_device("after").await;
+    assert_eq!(client.block().await, None);
+}
+
+const EVENTS: &str = "/api/v1/events";
+
+fn names(answer: &Value) -> Vec<&str> {
+    let items = answer["items"].as_array().unwrap().iter();
+    items
+        .map(|event| event["data"]["name"].as_str().unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_system_that_asks_gets_every_event_once() {
+    let world = World::new();
+    for number in 0..5 {
+        world.add_device(&format!("truck-{number}")).await;
+    }
+    let mut path = format!("{EVENTS}?limit=2&after=");
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let answer = world.get(SERVER_TOKEN, &path).await.json();
+        told.extend(names(&answer).into_iter().map(ToOwned::to_owned));
+        path = format!("{EVENTS}?limit=2&after={}", answer["next"].as_str().unwrap());
+    }
+    assert_eq!(told, [0, 1, 2, 3, 4].map(|number| format!("truck-{number}")));
+    let idle = world.get(SERVER_TOKEN, &path).await.json();
+    assert_eq!(idle, json!({ "items": [], "next": "5" }), "a cursor even so");
+
+    let all = world.get(SERVER_TOKEN, EVENTS).await.json();
+    assert_eq!(names(&all).len(), 5, "without a cursor from the beginning");
+    let mut stream = world.follow(SERVER_TOKEN, "?after=", None).await;
+    assert_eq!(all["items"][0], stream.told().await.event, "as the stream has it");
+    let other = format!("{EVENTS}?types=waypost.device.revoked");
+    let none = world.get(SERVER_TOKEN, &other).await.json();
+    assert_eq!(
+        none,
+        json!({ "items": [], "next": "5" }),
+        "what is not wanted is passed"
+    );
+}
+
+#[tokio::test]
+async fn a_system_that_waits_gets_what_happens_next() {
+    let world = World::new();
+    world.add_device("before").await;
+    let path = format!("{EVENTS}?after=1&wait=30");
+    let (answer, ()) = tokio::join!(world.get(SERVER_TOKEN, &path), async {
+        // Asked before it happens, as the first to be polled.
+        tokio::task::yield_now().await;
+        world.add_device("after").await;
+    });
+    let answer = answer.json();
+    assert_eq!((names(&answer), &answer["next"]), (vec!["after"], &"2".into()));
+    let at_once = world.get(SERVER_TOKEN, &format!("{EVENTS}?wait=30")).await.json();
+    assert_eq!(
+        names(&at_once),
+        ["before", "after"],
+        "what there is needs no waiting"
+    );
+
+    tokio::time::pause();
+    let waiting = format!("{EVENTS}?after=2&wait=30&types=waypost.device.revoked");
+    let answer = world.get(SERVER_TOKEN, &waiting).await.json();
+    assert_eq!(
+        answer,
+        json!({ "items": [], "next": "2" }),
+        "and no longer than asked"
+    );
+    tokio::time::resume();
+    world.stop.send(true).unwrap();
+    let stopped = world.get(SERVER_TOKEN, &waiting).await.json();
+    assert_eq!(stopped["next"], "2", "nor than the server runs");
+}
+
+#[tokio::test]
+async fn a_cursor_of_the_future_is_told_where_to_go_on() {
+    let world = World::new();
+    world.add_device("truck").await;
+    let answer = world.get(SERVER_TOKEN, &format!("{EVENTS}?after=7")).await;
+    assert_eq!(answer.expect_problem(410, "cursor-lost")["resume_after"], "1");
+    for wrong in ["after=x", "wait=31", "wait=-1", "limit=0", "types=x", "cursor=1"] {
+        let answer = world.get(SERVER_TOKEN, &format!("{EVENTS}?{wrong}")).await;
+        answer.expect_problem(400, "invalid-parameters");
+    }
+}
