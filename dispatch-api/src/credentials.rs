@@ -1,6 +1,6 @@
 //! `/devices/{id}/credentials`: what a device needs to connect.
 
-use crate::access::{ActingBridge, Caller};
+use crate::access::ActingBridge;
 use crate::idempotency::IdempotencyKey;
 use crate::problem::Problem;
 use crate::query::{Id, NoQuery};
@@ -39,12 +39,11 @@ impl CredentialsFile {
 pub(crate) async fn rotate(
     State(state): State<ApiState>,
     ActingBridge(bridge): ActingBridge,
-    caller: Caller,
     Id(id): Id<DeviceId>,
     _: NoQuery,
     key: IdempotencyKey,
 ) -> Result<impl IntoResponse, Problem> {
-    let once = key.once(&caller, &[]);
+    let once = key.once(&[]);
     let secret = Secret::draw();
     let view = bridge.rotate_secret(id, secret.sha256(), once).await?;
     Ok(Json(CredentialsFile::new(&state, &view.device, &secret)))

@@ -1,6 +1,6 @@
 //! `/devices` and `/devices/{id}`: the drivers' units.
 
-use crate::access::{ActingBridge, Caller};
+use crate::access::ActingBridge;
 use crate::credentials::CredentialsFile;
 use crate::idempotency::IdempotencyKey;
 use crate::json::{JsonBody, Object, present};
@@ -150,12 +150,11 @@ pub(crate) async fn list(
 pub(crate) async fn create(
     State(state): State<ApiState>,
     ActingBridge(bridge): ActingBridge,
-    caller: Caller,
     _: NoQuery,
     key: IdempotencyKey,
     body: JsonBody<NewDeviceJson>,
 ) -> Result<impl IntoResponse, Problem> {
-    let once = key.once(&caller, &body.bytes);
+    let once = key.once(&body.bytes);
     let NewDeviceJson { name, driver, labels } = body.value;
     let secret = Secret::draw();
     let new = NewDevice {

@@ -3,7 +3,7 @@
 //! Entries are always given ascending by number. `before` and `after` name a place; `next` is the `cursor` with which
 //! the list goes on in the direction in which it was read: towards older ones, or with `after` towards newer ones.
 
-use crate::access::{ActingBridge, Caller, Named};
+use crate::access::{ActingBridge, Named};
 use crate::idempotency::IdempotencyKey;
 use crate::json::{JsonBody, Object};
 use crate::members::{MemberJson, Names};
@@ -189,14 +189,13 @@ fn asked_page(query: &mut Query) -> Page {
 pub(crate) async fn create(
     State(state): State<ApiState>,
     ActingBridge(bridge): ActingBridge,
-    caller: Caller,
     Named(author): Named,
     Id(stream): Id<StreamId>,
     _: NoQuery,
     key: IdempotencyKey,
     body: JsonBody<NewEntryJson>,
 ) -> Result<impl IntoResponse, Problem> {
-    let once = key.once(&caller, &body.bytes);
+    let once = key.once(&body.bytes);
     let NewEntryJson {
         body,
         urgent,

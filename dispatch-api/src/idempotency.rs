@@ -10,7 +10,7 @@ use axum::extract::FromRequestParts;
 use axum::http::Method;
 use axum::http::request::Parts;
 use sha2::{Digest, Sha256};
-use waypost_bridge::once::Once;
+use waypost_bridge::once::{self, Once};
 
 /// The longest key, in characters.
 const KEY_CHARS_MAX: usize = 255;
@@ -18,6 +18,8 @@ const KEY_CHARS_MAX: usize = 255;
 /// The key of a request, if it has one, and what else tells one request from another.
 #[derive(Debug)]
 pub(crate) struct IdempotencyKey {
+    /// Whose key it is; `None` on a route for anybody.
+    caller: Option<once::Caller>,
     key: Option<String>,
     method: Method,
     path: String,
@@ -25,27 +27,29 @@ pub(crate) struct IdempotencyKey {
 
 impl IdempotencyKey {
     /// What the bridge needs to know the request again; `None` for one without a key.
-    pub(crate) fn once(self, caller: &Caller, body: &[u8]) -> Option<Once> {
-        self.of(caller.into(), &[body])
+    pub(crate) fn once(self, body: &[u8]) -> Option<Once> {
+        let caller = self.caller?;
+        self.of(caller, &[body])
     }
 
     /// The same for a body of which these are the fields, and one more that is a password. Takes as long as a sign-in.
     pub(crate) async fn once_with_password(
         self,
-        caller: &Caller,
         fields: &[&str],
         password: &str,
         passwords: &Passwords,
     ) -> Result<Option<Once>, Problem> {
-        let Some(key) = &self.key else { return Ok(None) };
+        let (Some(key), Some(caller)) = (&self.key, self.caller) else {
+            return Ok(None);
+        };
         let digest = passwords.digest(password.to_owned(), key).await?;
         let mut parts: Vec<&[u8]> = fields.iter().map(|field| field.as_bytes()).collect();
         parts.push(&digest);
-        Ok(self.of(caller.into(), &parts))
+        Ok(self.of(caller, &parts))
     }
 
     /// The same for a request whose caller is known by another way than a token.
-    pub(crate) fn of(self, caller: waypost_bridge::once::Caller, parts: &[&[u8]]) -> Option<Once> {
+    pub(crate) fn of(self, caller: once::Caller, parts: &[&[u8]]) -> Option<Once> {
         // Neither a method nor a path has a NUL in it.
         let digest = Sha256::new()
             .chain_update(self.method.as_str())
@@ -87,6 +91,7 @@ impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
             (Some(_), Some(_)) => return Err(wrong()),
         };
         Ok(Self {
+            caller: parts.extensions.get::<Caller>().map(Into::into),
             key,
             method: parts.method.clone(),
             path: parts.uri.path().to_owned(),

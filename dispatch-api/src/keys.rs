@@ -1,6 +1,6 @@
 //! `/keys` and `/keys/{id}`: how other systems and bots come in.
 
-use crate::access::{ActingBridge, Caller, RoleJson, role_name};
+use crate::access::{ActingBridge, RoleJson, role_name};
 use crate::idempotency::IdempotencyKey;
 use crate::json::{JsonBody, present};
 use crate::page::PageJson;
@@ -82,12 +82,11 @@ pub(crate) async fn list(
 /// `POST /keys`
 pub(crate) async fn create(
     ActingBridge(bridge): ActingBridge,
-    caller: Caller,
     _: NoQuery,
     key: IdempotencyKey,
     body: JsonBody<NewKeyJson>,
 ) -> Result<impl IntoResponse, Problem> {
-    let once = key.once(&caller, &body.bytes);
+    let once = key.once(&body.bytes);
     let NewKeyJson {
         name,
         role: RoleJson(role),

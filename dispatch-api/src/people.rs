@@ -1,6 +1,6 @@
 //! `/people` and `/people/{id}`: who of the office may sign in, and as what.
 
-use crate::access::{ActingBridge, Caller, RoleJson, role_name};
+use crate::access::{ActingBridge, RoleJson, role_name};
 use crate::idempotency::IdempotencyKey;
 use crate::json::{JsonBody, present};
 use crate::page::PageJson;
@@ -74,7 +74,6 @@ pub(crate) async fn list(
 pub(crate) async fn create(
     State(state): State<ApiState>,
     ActingBridge(bridge): ActingBridge,
-    caller: Caller,
     _: NoQuery,
     key: IdempotencyKey,
     body: JsonBody<NewPersonJson>,
@@ -87,9 +86,7 @@ pub(crate) async fn create(
     } = body.value;
     let passwords = &state.shared.passwords;
     let fields = [&email, &name, role_name(role)];
-    let once = key
-        .once_with_password(&caller, &fields, &password, passwords)
-        .await?;
+    let once = key.once_with_password(&fields, &password, passwords).await?;
     let new = NewPerson {
         password_hash: passwords.hash(password).await?,
         email,
