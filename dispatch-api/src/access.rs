@@ -19,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
+use utoipa::ToSchema;
 use waypost_bridge::Bridge;
 use waypost_bridge::audit::{Acting, Actor, Refusal};
 use waypost_bridge::key::ApiKey;
@@ -318,6 +319,25 @@ pub(crate) fn role_name(role: Role) -> &'static str {
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct RoleJson(pub(crate) Role);
+
+/// What a person may do.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "the document names them")]
+pub(crate) enum PersonRoleJson {
+    Admin,
+    Dispatcher,
+    Viewer,
+}
+
+/// What a key may do.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "the document names them")]
+pub(crate) enum KeyRoleJson {
+    Integration,
+    Bot,
+}
 
 impl TryFrom<String> for RoleJson {
     type Error = &'static str;

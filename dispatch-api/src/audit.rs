@@ -1,6 +1,7 @@
 //! `/audit`: who did what, when, from where, and who was refused.
 
 use crate::members::Names;
+use crate::openapi::Document;
 use crate::page::PageJson;
 use crate::problem::Problem;
 use crate::query::{LIMIT_DEFAULT, Query};
@@ -10,12 +11,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use serde::Serialize;
+use utoipa::ToSchema;
 use waypost_bridge::BridgeError;
 use waypost_bridge::audit::{Actor, AuditEntry, Outcome};
 use waypost_bridge::entry::Author;
 
 /// A line of the record.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AuditEntryJson {
     id: String,
     /// The first time, where it was refused several times.
@@ -35,7 +37,7 @@ pub(crate) struct AuditEntryJson {
     count: u32,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum OutcomeJson {
     Done,
@@ -43,7 +45,7 @@ enum OutcomeJson {
 }
 
 /// Who did it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ActorJson {
     kind: ActorKind,
     /// `null` for nobody and the server.
@@ -51,7 +53,7 @@ struct ActorJson {
     name: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum ActorKind {
     Nobody,
@@ -97,6 +99,17 @@ impl ActorJson {
         };
         Ok(Self { kind, id, name })
     }
+}
+
+/// The routes of this file, for the OpenAPI document.
+pub(crate) fn describe(document: &mut Document) {
+    document
+        .get(
+            "/api/v1/audit",
+            "Who did what, when, from where, and who was refused",
+        )
+        .takes_page()
+        .answers_page::<AuditEntryJson>("Lines of the record, newest first.");
 }
 
 /// `GET /audit`: newest first.

@@ -11,6 +11,7 @@ use crate::state::ApiState;
 use crate::timestamp::Timestamp;
 use serde::Serialize;
 use std::str::FromStr;
+use utoipa::ToSchema;
 use waypost_bridge::BridgeError;
 use waypost_bridge::device::DeviceId;
 use waypost_bridge::entry::{Author, Rung};
@@ -102,7 +103,7 @@ impl FromStr for EventType {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct CloudEventJson<'a> {
     specversion: &'static str,
     id: String,
@@ -115,7 +116,7 @@ pub(crate) struct CloudEventJson<'a> {
     data: DataJson,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 enum DataJson {
     Entry {

@@ -10,10 +10,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use serde::Serialize;
+use utoipa::ToSchema;
 use waypost_bridge::device::{Device, DeviceId};
 
 /// A device's credentials file. It is shown once; the server keeps a hash of the secret.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct CredentialsFile {
     device: String,
     name: String,

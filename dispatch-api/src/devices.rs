@@ -4,6 +4,7 @@ use crate::access::ActingBridge;
 use crate::credentials::CredentialsFile;
 use crate::idempotency::IdempotencyKey;
 use crate::json::{JsonBody, Object, present};
+use crate::openapi::Document;
 use crate::page::PageJson;
 use crate::positions::PositionJson;
 use crate::problem::Problem;
@@ -16,13 +17,15 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use waypost_bridge::device::{DeviceId, DevicePatch, DeviceView, Driver, NewDevice, Presence};
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DeviceJson {
     id: String,
     name: String,
     driver: Option<DriverJson>,
+    #[schema(value_type = Vec<String>)]
     groups: [String; 0],
     labels: Vec<String>,
     presence: PresenceJson,
@@ -33,7 +36,7 @@ pub(crate) struct DeviceJson {
     revoked: bool,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DriverJson {
     name: String,
@@ -45,13 +48,14 @@ fn english() -> String {
     "en".to_owned()
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct PresenceJson {
+    /// `unknown`, `online` or `offline`.
     state: &'static str,
     since: Option<Timestamp>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct AppJson {
     version: String,
 }
@@ -106,31 +110,66 @@ impl From<Presence> for PresenceJson {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewDeviceJson {
+    #[schema(min_length = 1, max_length = 100, example = "truck-17")]
     name: String,
+    #[schema(value_type = Option<DriverJson>)]
     driver: Option<Object<DriverJson>>,
     #[serde(default)]
     labels: Vec<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct EnrolledJson {
     device: DeviceJson,
     credentials: CredentialsFile,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DevicePatchJson {
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false, min_length = 1, max_length = 100)]
     name: Option<String>,
     /// `null` takes the driver off.
     #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<DriverJson>)]
     driver: Option<Option<Object<DriverJson>>>,
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     labels: Option<Vec<String>>,
+}
+
+/// The routes of this file, for the OpenAPI document.
+pub(crate) fn describe(document: &mut Document) {
+    document
+        .get("/api/v1/devices", "List the devices")
+        .takes_page()
+        .answers_page::<DeviceJson>("Devices, revoked ones too, by id.");
+    document
+        .post("/api/v1/devices", "Add a device")
+        .takes::<NewDeviceJson>()
+        .answers::<EnrolledJson>(201, "The device and its credentials, which are shown this once.");
+    document
+        .get("/api/v1/devices/{id}", "Show a device")
+        .answers::<DeviceJson>(200, "The device.");
+    document
+        .patch("/api/v1/devices/{id}", "Change a device")
+        .takes::<DevicePatchJson>()
+        .answers::<DeviceJson>(200, "The device as it is now.");
+    document
+        .delete("/api/v1/devices/{id}", "Revoke a device")
+        .describes("Its session ends and it cannot connect again; its history stays.")
+        .answers_nothing("It is revoked.");
+    document
+        .post(
+            "/api/v1/devices/{id}/credentials",
+            "Give a device new credentials",
+        )
+        .describes("The old ones stop working at once, and a session that uses them ends.")
+        .answers::<CredentialsFile>(200, "The credentials, which are shown this once.");
 }
 
 /// `GET /devices`

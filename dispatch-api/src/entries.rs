@@ -4,12 +4,15 @@
 //! the list goes on in the direction in which it was read: towards older ones, or with `after` towards newer ones.
 
 use crate::access::{ActingBridge, Named};
+use crate::cursor::CursorJson;
 use crate::idempotency::IdempotencyKey;
 use crate::json::{JsonBody, Object};
 use crate::members::{MemberJson, Names};
+use crate::openapi::Document;
 use crate::page::PageJson;
 use crate::problem::Problem;
 use crate::query::{Id, NoQuery, Query};
+use crate::receipts::ReceiptJson;
 use crate::state::ApiState;
 use crate::timestamp::Timestamp;
 use axum::Json;
@@ -17,12 +20,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::str::FromStr;
+use utoipa::ToSchema;
 use waypost_bridge::BridgeError;
 use waypost_bridge::entry::{Entry, EntryBody, NewEntry, Page};
 use waypost_bridge::stream::{Seq, StreamId};
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EntryJson {
     stream: String,
     seq: u64,
@@ -39,14 +44,16 @@ pub(crate) struct EntryJson {
 }
 
 /// What an entry says.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct BodyJson {
     kind: BodyKind,
+    /// At most 4,096 bytes.
+    #[schema(min_length = 1, max_length = 4096, example = "Where are you?")]
     text: String,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase", try_from = "String")]
 enum BodyKind {
     Text,
@@ -64,13 +71,15 @@ impl TryFrom<String> for BodyKind {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewEntryJson {
+    #[schema(value_type = BodyJson)]
     body: Object<BodyJson>,
     #[serde(default)]
     urgent: bool,
     expires_at: Option<Timestamp>,
+    #[schema(value_type = Option<u64>, minimum = 1)]
     reply_to: Option<SeqJson>,
 }
 
@@ -137,6 +146,48 @@ impl FromStr for EntryCursor {
 
 /// How many entries are given when no number is asked for.
 const LIMIT_DEFAULT: usize = 50;
+
+/// The routes of this file, for the OpenAPI document.
+pub(crate) fn describe(document: &mut Document) {
+    let number = || json!({ "type": "integer", "minimum": 0 });
+    document
+        .get("/api/v1/streams/{id}/entries", "Read a stream")
+        .describes("Only one of before, after and cursor. Without any of them: the newest.")
+        .takes_limit()
+        .takes_parameter(
+            "before",
+            number(),
+            "Entries below this number, the newest of them.",
+        )
+        .takes_parameter(
+            "after",
+            number(),
+            "Entries above this number, the oldest of them.",
+        )
+        .takes_parameter(
+            "cursor",
+            json!({ "type": "string", "pattern": "^(before|after)-[0-9]{1,19}$" }),
+            "The `next` of the part before.",
+        )
+        .answers_page::<EntryJson>("Entries, ascending by number.");
+    document
+        .post("/api/v1/streams/{id}/entries", "Write an entry")
+        .takes::<NewEntryJson>()
+        .answers::<EntryJson>(201, "The entry as it is on disk.");
+    document
+        .put("/api/v1/streams/{id}/cursor", "Say how far you have read")
+        .describes("It never goes back. What a key has read the office has not.")
+        .takes::<CursorJson>()
+        .answers_nothing("It is kept.");
+    document
+        .get("/api/v1/streams/{id}/receipts", "How far an entry has come")
+        .needs_parameter(
+            "seq",
+            json!({ "type": "integer", "minimum": 1 }),
+            "The number of the entry.",
+        )
+        .answers_page::<ReceiptJson>("A row for each member but the author.");
+}
 
 /// `GET /streams/{id}/entries`
 pub(crate) async fn list(

@@ -15,6 +15,7 @@ pub(crate) mod poll;
 
 use crate::access::Caller;
 use crate::cloud_event::{CloudEventJson, EventType};
+use crate::openapi::Document;
 use crate::positions::all_devices;
 use crate::problem::{Problem, ProblemType};
 use crate::query::Query;
@@ -25,6 +26,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -84,6 +86,41 @@ pub(crate) async fn follow(
         .headers_mut()
         .insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
+}
+
+/// The routes of this file, for the OpenAPI document.
+pub(crate) fn describe(document: &mut Document) {
+    let types = || json!({ "type": "string" });
+    let cursor = || json!({ "type": "string", "pattern": "^[0-9]{0,18}$" });
+    let named = "Types of events, with commas between. Without it all but waypost.position.updated, which is not in \
+                 the log and told only to those who ask and wait.";
+    document
+        .get("/api/v1/events", "What happened after a cursor")
+        .takes_parameter(
+            "after",
+            cursor(),
+            "The `next` of the answer before; empty or left out for the beginning.",
+        )
+        .takes_limit()
+        .takes_parameter("types", types(), named)
+        .takes_parameter(
+            "wait",
+            json!({ "type": "integer", "minimum": 0, "maximum": poll::WAIT_S_MAX }),
+            "Seconds to wait where nothing has happened yet.",
+        )
+        .answers::<poll::EventsJson<'static>>(200, "Events, oldest first, and where to go on.")
+        .problems(&[410]);
+    document
+        .get("/api/v1/events/stream", "What happens, as server-sent events")
+        .describes("`id` is the cursor. A client that comes back sends it as `Last-Event-ID`.")
+        .takes_parameter(
+            "after",
+            cursor(),
+            "The cursor to go on from; empty for the beginning, left out for the present.",
+        )
+        .takes_parameter("types", types(), named)
+        .answers_with(200, "Each `data` is a CloudEvent.", "text/event-stream", types())
+        .problems(&[410]);
 }
 
 /// Everything but positions, unless types are named.

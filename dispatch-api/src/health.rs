@@ -3,6 +3,7 @@
 //! They ask for no token, so that a supervisor or Prometheus needs none: nothing in them is about a person, a device
 //! or a message. Whoever must not read them is kept out by the address on which the server listens, or by a proxy.
 
+use crate::openapi::Document;
 use crate::problem::{Problem, ProblemType};
 use crate::state::ApiState;
 use axum::Json;
@@ -10,8 +11,10 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// How long the bridge may take to answer and still be called ready.
 const BRIDGE_ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -22,16 +25,32 @@ pub(crate) struct Check {
     pub(crate) check: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct HealthJson {
     status: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ReadinessJson {
     status: &'static str,
     /// By name: `ok`, or why not.
+    #[schema(value_type = BTreeMap<String, String>)]
     checks: BTreeMap<&'static str, String>,
+}
+
+/// The routes of this file, for the OpenAPI document.
+pub(crate) fn describe(document: &mut Document) {
+    document
+        .get("/healthz", "Whether the process answers")
+        .answers::<HealthJson>(200, "It does.");
+    document
+        .get("/readyz", "Whether everything that it needs does")
+        .answers::<ReadinessJson>(200, "Everything is well.")
+        .answers::<ReadinessJson>(503, "Something is not; it says what.");
+    document
+        .get("/metrics", "All metrics, for Prometheus")
+        .answers_with(200, "Prometheus text.", "text/plain", json!({ "type": "string" }))
+        .problems(&[404]);
 }
 
 /// `GET /healthz`: the process answers.

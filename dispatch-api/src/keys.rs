@@ -1,8 +1,9 @@
 //! `/keys` and `/keys/{id}`: how other systems and bots come in.
 
-use crate::access::{ActingBridge, RoleJson, role_name};
+use crate::access::{ActingBridge, KeyRoleJson, RoleJson, role_name};
 use crate::idempotency::IdempotencyKey;
 use crate::json::{JsonBody, present};
+use crate::openapi::Document;
 use crate::page::PageJson;
 use crate::problem::Problem;
 use crate::query::{Id, LIMIT_DEFAULT, NoQuery, Query};
@@ -14,14 +15,16 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use waypost_bridge::key::{ApiKey, KeyPatch, NewKey};
 use waypost_bridge::person::PersonId;
 
 /// A key without its token.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct KeyJson {
     id: String,
     name: String,
+    #[schema(value_type = KeyRoleJson)]
     role: &'static str,
     created_at: Timestamp,
     /// To the minute; `null` for never.
@@ -30,7 +33,7 @@ pub(crate) struct KeyJson {
 }
 
 /// A key and its token, which is shown this once; the server keeps a hash of it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct IssuedKeyJson {
     token: String,
     #[serde(flatten)]
@@ -50,20 +53,46 @@ impl From<ApiKey> for KeyJson {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewKeyJson {
     name: String,
+    #[schema(value_type = KeyRoleJson)]
     role: RoleJson,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyPatchJson {
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     name: Option<String>,
     #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<KeyRoleJson>, nullable = false)]
     role: Option<RoleJson>,
+}
+
+/// The routes of this file, for the OpenAPI document.
+pub(crate) fn describe(document: &mut Document) {
+    document
+        .get("/api/v1/keys", "List the keys")
+        .takes_page()
+        .answers_page::<KeyJson>("Keys, revoked ones too, by id.");
+    document
+        .post("/api/v1/keys", "Add a key")
+        .takes::<NewKeyJson>()
+        .answers::<IssuedKeyJson>(201, "The key and its token, which is shown this once.");
+    document
+        .get("/api/v1/keys/{id}", "Show a key")
+        .answers::<KeyJson>(200, "The key without its token.");
+    document
+        .patch("/api/v1/keys/{id}", "Change a key")
+        .takes::<KeyPatchJson>()
+        .answers::<KeyJson>(200, "The key as it is now.");
+    document
+        .delete("/api/v1/keys/{id}", "Revoke a key")
+        .describes("It opens nothing any more, at once; what it wrote stays.")
+        .answers_nothing("It is revoked.");
 }
 
 /// `GET /keys`

@@ -47,6 +47,7 @@ mod keys;
 mod members;
 mod mqtt_socket;
 mod observe;
+mod openapi;
 mod origin;
 mod page;
 mod password;

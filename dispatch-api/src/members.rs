@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 use waypost_bridge::entry::Author;
 use waypost_bridge::stream::Member;
 use waypost_bridge::{Bridge, BridgeError};
 
 /// Somebody who takes part in a stream.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct MemberIdJson {
     /// The id of the device or the person; `office` and `system` for those two.
     id: String,
@@ -15,7 +16,7 @@ pub(crate) struct MemberIdJson {
 }
 
 /// Somebody by name.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct MemberJson {
     #[serde(flatten)]
     id: MemberIdJson,
@@ -23,7 +24,7 @@ pub(crate) struct MemberJson {
     name: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum MemberKind {
     Device,

@@ -1,8 +1,9 @@
 //! `/people` and `/people/{id}`: who of the office may sign in, and as what.
 
-use crate::access::{ActingBridge, RoleJson, role_name};
+use crate::access::{ActingBridge, PersonRoleJson, RoleJson, role_name};
 use crate::idempotency::IdempotencyKey;
 use crate::json::{JsonBody, present};
+use crate::openapi::Document;
 use crate::page::PageJson;
 use crate::problem::{Problem, ProblemType};
 use crate::query::{Id, LIMIT_DEFAULT, NoQuery, Query};
@@ -12,14 +13,16 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use waypost_bridge::person::{NewPerson, Person, PersonId, PersonPatch};
 
 /// A person; the password never leaves the server.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PersonJson {
     id: String,
     email: String,
     name: String,
+    #[schema(value_type = PersonRoleJson)]
     role: &'static str,
 }
 
@@ -34,27 +37,60 @@ impl From<Person> for PersonJson {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewPersonJson {
     email: String,
     name: String,
+    #[schema(value_type = PersonRoleJson)]
     role: RoleJson,
     password: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PersonPatchJson {
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     email: Option<String>,
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     name: Option<String>,
     #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<PersonRoleJson>, nullable = false)]
     role: Option<RoleJson>,
     /// A new one ends the person's sign-ins.
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     password: Option<String>,
+}
+
+/// The routes of this file, for the OpenAPI document.
+pub(crate) fn describe(document: &mut Document) {
+    document
+        .get("/api/v1/people", "List the people who may sign in")
+        .takes_page()
+        .answers_page::<PersonJson>("People, by id.");
+    document
+        .post("/api/v1/people", "Add a person")
+        .takes::<NewPersonJson>()
+        .answers::<PersonJson>(201, "The person.");
+    document
+        .get("/api/v1/people/{id}", "Show a person")
+        .answers::<PersonJson>(200, "The person.");
+    document
+        .patch("/api/v1/people/{id}", "Change a person")
+        .describes("A new password ends the person's sign-ins. The last administrator stays one.")
+        .takes::<PersonPatchJson>()
+        .answers::<PersonJson>(200, "The person as it is now.")
+        .problems(&[409]);
+    document
+        .delete("/api/v1/people/{id}", "Remove a person")
+        .describes(
+            "Access ends at once; the name stays with what the person wrote. The last administrator stays.",
+        )
+        .answers_nothing("The person cannot sign in any more.")
+        .problems(&[409]);
 }
 
 /// `GET /people`

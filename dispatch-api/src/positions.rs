@@ -1,5 +1,6 @@
 //! `/positions`: where everybody is, and how a position is written everywhere.
 
+use crate::openapi::Document;
 use crate::problem::Problem;
 use crate::query::{LIMIT_MAX, NoQuery};
 use crate::state::ApiState;
@@ -8,12 +9,13 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use serde::Serialize;
+use utoipa::ToSchema;
 use waypost_bridge::BridgeError;
 use waypost_bridge::device::{DeviceId, DeviceView};
 use waypost_bridge::position::Position;
 
 /// A position by itself. `null` is what the device did not say.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PositionJson {
     lat: f64,
     lon: f64,
@@ -22,7 +24,7 @@ pub(crate) struct PositionJson {
 }
 
 /// All of a position but its place.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct MeasuredJson {
     pub(crate) speed_mps: Option<f64>,
     pub(crate) course_deg: Option<f64>,
@@ -35,7 +37,7 @@ pub(crate) struct MeasuredJson {
 }
 
 /// A position as a GeoJSON feature (RFC 7946 §3.2).
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct FeatureJson<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
@@ -45,7 +47,7 @@ pub(crate) struct FeatureJson<'a> {
     properties: PropertiesJson<'a>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct PointJson {
     #[serde(rename = "type")]
     kind: &'static str,
@@ -53,14 +55,14 @@ struct PointJson {
     coordinates: [f64; 2],
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct PropertiesJson<'a> {
     name: &'a str,
     #[serde(flatten)]
     measured: MeasuredJson,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct FeatureCollectionJson<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
@@ -109,6 +111,18 @@ impl<'a> FeatureJson<'a> {
 
 /// What GeoJSON is declared as (RFC 7946 §12).
 pub(crate) const GEO_JSON: &str = "application/geo+json";
+
+/// The routes of this file, for the OpenAPI document.
+pub(crate) fn describe(document: &mut Document) {
+    let operation = document.get("/api/v1/positions", "Where everybody is");
+    let schema = operation.schema_of::<FeatureCollectionJson<'static>>();
+    operation.answers_with(
+        200,
+        "The latest position of each device that has one and is not revoked, as GeoJSON.",
+        GEO_JSON,
+        schema,
+    );
+}
 
 /// `GET /positions`: the latest of each device that is not revoked and has one.
 pub(crate) async fn list(State(state): State<ApiState>, _: NoQuery) -> Result<impl IntoResponse, Problem> {

@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::time::Duration;
+use utoipa::ToSchema;
 use waypost_bridge::BridgeError;
 use waypost_bridge::once::Made;
 
@@ -216,14 +217,14 @@ pub(crate) struct Problem {
 }
 
 /// What a request made that is not answered again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct MadeJson {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct MadeJson {
     kind: &'static str,
     id: String,
 }
 
 /// One value that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct FieldProblem {
     /// A JSON pointer into the body, or `?name` for a parameter of the query.
     pub(crate) pointer: String,
@@ -232,8 +233,8 @@ pub(crate) struct FieldProblem {
 }
 
 /// The document, as RFC 9457 §3 describes it.
-#[derive(Serialize)]
-struct Document<'a> {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ProblemJson<'a> {
     #[serde(rename = "type")]
     uri: &'a str,
     title: &'a str,
@@ -346,7 +347,7 @@ impl From<Made> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (uri, status, title) = self.kind.row();
-        let document = Document {
+        let document = ProblemJson {
             uri,
             title,
             status: status.as_u16(),

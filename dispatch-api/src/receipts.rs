@@ -10,11 +10,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use serde::Serialize;
+use utoipa::ToSchema;
 use waypost_bridge::entry::Moment;
 use waypost_bridge::stream::{Seq, StreamId};
 
-#[derive(Debug, Serialize)]
-struct ReceiptJson {
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ReceiptJson {
     member: MemberJson,
     accepted: Option<MomentJson>,
     sent: Option<MomentJson>,
@@ -24,7 +25,7 @@ struct ReceiptJson {
 }
 
 /// A moment by both clocks.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct MomentJson {
     /// By the device's; `null` where none took part.
     device_at: Option<Timestamp>,

@@ -4,7 +4,7 @@ use crate::access::{Access, Guard, guard};
 use crate::problem::{Problem, ProblemType};
 use crate::state::ApiState;
 use crate::{
-    audit, credentials, cursor, devices, entries, events, headers, health, keys, mqtt_socket, observe, people, positions, receipts, session, streams, track, web,
+    audit, credentials, cursor, devices, entries, events, headers, health, keys, mqtt_socket, observe, openapi, people, positions, receipts, session, streams, track, web,
 };
 use axum::Router;
 use axum::handler::Handler;
@@ -15,7 +15,7 @@ use tower_http::compression::CompressionLayer;
 use waypost_bridge::person::Role;
 
 /// Who looks.
-const EVERY_ROLE: &[Role] = &[
+pub(crate) const EVERY_ROLE: &[Role] = &[
     Role::Admin,
     Role::Dispatcher,
     Role::Viewer,
@@ -102,11 +102,20 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new(GET,    "/api/v1/keys/{id}",                Roles(ADMIN),          keys::show),
         Route::new(PATCH,  "/api/v1/keys/{id}",                Roles(ADMIN),          keys::update),
         Route::new(DELETE, "/api/v1/keys/{id}",                Roles(ADMIN),          keys::revoke),
+        Route::new(GET,    "/api/openapi.json",                Anybody,               openapi::document),
+        Route::new(GET,    "/api/docs",                        Anybody,               openapi::docs),
         Route::new(GET,    "/healthz",                         Anybody,               health::alive),
         Route::new(GET,    "/readyz",                          Anybody,               health::ready),
         Route::new(GET,    "/metrics",                         Anybody,               health::metrics),
         Route::new(GET,    "/mqtt",                            Anybody,               mqtt_socket::upgrade),
     ]
+}
+
+/// Who may call a route; `None` where there is none.
+pub(crate) fn access_of(method: &Method, path: &str) -> Option<Access> {
+    let mut routes = routes().into_iter();
+    let route = routes.find(|route| route.method == *method && route.path == path)?;
+    Some(route.access)
 }
 
 /// Everything that is served: the table of routes, and the dashboard for what is not in it.

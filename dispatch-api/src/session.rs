@@ -5,6 +5,7 @@
 use crate::access::{ActingBridge, SESSION_COOKIE, SignedIn};
 use crate::idempotency::IdempotencyKey;
 use crate::json::JsonBody;
+use crate::openapi::Document;
 use crate::password::Busy;
 use crate::people::PersonJson;
 use crate::problem::{Problem, ProblemType};
@@ -18,6 +19,7 @@ use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use utoipa::ToSchema;
 use waypost_bridge::audit::{Acting, Actor, Refusal};
 use waypost_bridge::once::Caller;
 use waypost_bridge::person::SignIn;
@@ -25,7 +27,7 @@ use waypost_bridge::person::SignIn;
 /// How long a sign-in is valid.
 const SIGN_IN_LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CredentialsJson {
     email: String,
@@ -33,17 +35,36 @@ pub(crate) struct CredentialsJson {
 }
 
 /// The answer to a sign-in: the only time that the token is shown.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct NewSessionJson<'a> {
     token: &'a str,
     #[serde(flatten)]
     session: SessionJson,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct SessionJson {
     expires_at: Timestamp,
     person: PersonJson,
+}
+
+/// The routes of this file, for the OpenAPI document.
+pub(crate) fn describe(document: &mut Document) {
+    document
+        .post("/api/v1/session", "Sign in")
+        .describes("Failed attempts are bounded by address and by account.")
+        .takes::<CredentialsJson>()
+        .answers::<NewSessionJson<'static>>(
+            200,
+            "The token, which is shown this once, and a cookie for browsers.",
+        )
+        .problems(&[401, 429]);
+    document
+        .get("/api/v1/session", "Who is signed in")
+        .answers::<SessionJson>(200, "The person of this token.");
+    document
+        .delete("/api/v1/session", "Sign out")
+        .answers_nothing("The token opens nothing any more.");
 }
 
 /// `POST /session`

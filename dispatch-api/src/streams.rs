@@ -2,6 +2,7 @@
 
 use crate::access::Caller;
 use crate::members::MemberIdJson;
+use crate::openapi::Document;
 use crate::page::PageJson;
 use crate::problem::Problem;
 use crate::query::{Id, LIMIT_DEFAULT, NoQuery, Query};
@@ -10,9 +11,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use serde::Serialize;
+use utoipa::ToSchema;
 use waypost_bridge::stream::{StreamId, StreamKind, StreamView};
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct StreamJson {
     id: String,
     kind: &'static str,
@@ -40,6 +42,17 @@ impl From<StreamView> for StreamJson {
             unread,
         }
     }
+}
+
+/// The routes of this file, for the OpenAPI document.
+pub(crate) fn describe(document: &mut Document) {
+    document
+        .get("/api/v1/streams", "List the streams")
+        .takes_page()
+        .answers_page::<StreamJson>("Streams, by id. `unread` counts for the caller.");
+    document
+        .get("/api/v1/streams/{id}", "Show a stream")
+        .answers::<StreamJson>(200, "The stream.");
 }
 
 /// `GET /streams`

@@ -3,6 +3,7 @@
 //! An answer holds at most [`FIXES_MAX`] fixes. Where there are more it has a `Link` header with `rel="next"`, whose
 //! `from` is the time of the first one that is missing; GeoJSON says the same in its members `truncated` and `next`.
 
+use crate::openapi::Document;
 use crate::positions::{FeatureJson, GEO_JSON, MeasuredJson};
 use crate::problem::Problem;
 use crate::query::{Id, Query};
@@ -13,6 +14,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use futures_util::stream;
+use serde_json::json;
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::str::FromStr;
@@ -51,6 +53,34 @@ struct Track {
     fixes: Vec<Position>,
     /// When the first fix is that is not in `fixes`.
     next: Option<Timestamp>,
+}
+
+/// The routes of this file, for the OpenAPI document.
+pub(crate) fn describe(document: &mut Document) {
+    let points = || {
+        json!({
+            "type": "object",
+            "required": ["type", "features", "truncated", "next"],
+            "properties": {
+                "type": { "const": "FeatureCollection" },
+                "features": { "type": "array", "items": { "type": "object" } },
+                "truncated": { "type": "boolean", "description": "Whether there are more fixes than one answer holds." },
+                "next": { "type": ["string", "null"], "description": "The `from` with which to go on." },
+            },
+        })
+    };
+    let moment = || json!({ "type": "string", "format": "date-time" });
+    document
+        .get("/api/v1/devices/{id}/track", "Where a device has been")
+        .describes(
+            "At most 100,000 fixes; where there are more, a `Link` header with rel=\"next\" leads to the next part.",
+        )
+        .takes_parameter("from", moment(), "The first moment, included.")
+        .takes_parameter("to", moment(), "The last moment, included.")
+        .takes_parameter("format", json!({ "enum": ["geojson", "gpx", "csv"] }), "geojson unless asked for another.")
+        .answers_with(200, "The track, a point for each fix, oldest first.", GEO_JSON, points())
+        .answers_with(200, "", "application/gpx+xml", json!({ "type": "string" }))
+        .answers_with(200, "", "text/csv", json!({ "type": "string" }));
 }
 
 /// `GET /devices/{id}/track?from=&to=&format=`: both ends included; without them from the first fix to the last.

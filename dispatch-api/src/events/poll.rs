@@ -10,17 +10,18 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::time::Duration;
+use utoipa::ToSchema;
 use waypost_bridge::BridgeError;
 
 /// The longest that somebody may wait, in seconds.
-const WAIT_S_MAX: u64 = 30;
+pub(super) const WAIT_S_MAX: u64 = 30;
 /// How many events are looked at for one answer, where most are of types that were not asked for. Then it is given
 /// with what there is; whoever asks goes on from `next`.
 const LOOKED_AT_MAX: usize = 10_000;
 
 /// Some events, and the cursor to go on with, whether there were any or not.
-#[derive(Serialize)]
-struct EventsJson<'a> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct EventsJson<'a> {
     items: Vec<CloudEventJson<'a>>,
     next: String,
 }
