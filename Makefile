@@ -18,6 +18,7 @@ WEB_BUILT := $(WEB)/dist/index.html
 .NOTPARALLEL:
 
 .PHONY: help demo web test test-web test-doc test-fault test-rust tools lint ci bench fuzz
+.PHONY: help demo web test test-web test-doc test-fault test-rust tools api-check lint ci bench
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -95,6 +96,10 @@ endif
 ifeq ($(HAVE_NODE),yes)
 	cd $(WEB) && npm run check
 endif
+
+api-check: ## asks a server for what its OpenAPI document says and does not say, as every role
+	cargo build $(CARGO_FLAGS)
+	scripts/schemathesis
 
 ci: ## what CI runs: lint and test, with the lock files as they stand
 	bash .ci/run
