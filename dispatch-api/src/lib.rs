@@ -39,6 +39,8 @@ mod cursor;
 mod devices;
 mod entries;
 mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzzing;
 mod headers;
 mod health;
 mod idempotency;
@@ -72,6 +74,8 @@ mod websocket;
 mod tests;
 
 pub use mqtt_socket::MqttSocket;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use fuzzing::fuzz_bodies;
 pub use password::{PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN, PasswordError, hash_password};
 pub use problem::ProblemType;
 pub use routes::router;

@@ -20,8 +20,11 @@ use std::sync::LazyLock;
 use utoipa::openapi::{RefOr, schema::Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+/// What people call it, what it is, and what describes its routes.
+type Resource = (&'static str, &'static str, fn(&mut Document));
+
 /// The resources, in the order in which people read about them.
-const RESOURCES: [(&str, &str, fn(&mut Document)); 12] = [
+const RESOURCES: &[Resource] = &[
     ("Session", "Signing in and out.", crate::session::describe),
     ("Devices", "The drivers' units.", crate::devices::describe),
     ("Tracks", "Where a device has been.", crate::track::describe),
@@ -119,7 +122,7 @@ impl Document {
             operations: Vec::new(),
             tag: "",
         };
-        for (tag, _, describe) in RESOURCES {
+        for &(tag, _, describe) in RESOURCES {
             document.tag = tag;
             describe(&mut document);
         }
@@ -487,13 +490,13 @@ mod tests {
             .map(|route| (route.method.to_string(), route.path.to_owned()))
             .collect();
         let described = described();
-        for (method, path) in served.difference(&described) {
+        if let Some((method, path)) = served.difference(&described).next() {
             panic!(
                 "{method} {path} is served and not described. Say what it takes and answers in `describe` of the file \
                  with its handler, and put that function into `RESOURCES` in openapi.rs if it is new there."
             );
         }
-        for (method, path) in described.difference(&served) {
+        if let Some((method, path)) = described.difference(&served).next() {
             panic!(
                 "{method} {path} is described and not served. Put a row into the table of routes.rs, or take the \
                  description out."

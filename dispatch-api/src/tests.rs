@@ -1,6 +1,7 @@
 //! The routes on a real bridge, with its store in memory and a device at the other end of its link.
 
 mod audit;
+mod bodies;
 mod conversation;
 mod devices;
 mod events;

@@ -20,16 +20,21 @@ struct Page<'a> {
     document: &'a Value,
 }
 
-/// Text as HTML.
+/// Text as HTML; what stands between backticks is code.
 struct Text<'a>(&'a str);
 
 impl std::fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut in_code = false;
         self.0.chars().try_for_each(|c| match c {
             '<' => f.write_str("&lt;"),
             '>' => f.write_str("&gt;"),
             '&' => f.write_str("&amp;"),
             '"' => f.write_str("&quot;"),
+            '`' => {
+                in_code = !in_code;
+                f.write_str(if in_code { "<code>" } else { "</code>" })
+            }
             c => f.write_char(c),
         })
     }
@@ -184,7 +189,7 @@ impl<'a> Page<'a> {
                 Text(name),
                 self.kind(field),
                 if required { ", required" } else { "" },
-                text(field, "description")
+                text(described(field), "description")
             )?;
         }
         html.push_str("</table>");
@@ -345,6 +350,14 @@ impl<'a> Page<'a> {
             _ => self.example(field, depth),
         }
     }
+}
+
+/// Where a field may be null, its description stands with what else it may be.
+fn described(field: &Value) -> &Value {
+    if field["description"].is_string() {
+        return field;
+    }
+    &field["oneOf"][0]
 }
 
 fn members(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
