@@ -17,8 +17,7 @@ WEB_BUILT := $(WEB)/dist/index.html
 # In this order, whatever -j says.
 .NOTPARALLEL:
 
-.PHONY: help demo web test test-web test-doc test-fault test-rust tools lint ci bench fuzz
-.PHONY: help demo web test test-web test-doc test-fault test-rust tools api-check lint ci bench
+.PHONY: help demo web test test-web test-doc test-fault test-rust tools lint ci bench api-check fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12

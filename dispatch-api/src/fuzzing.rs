@@ -18,7 +18,7 @@ use std::sync::Arc;
 use tower::ServiceExt;
 use waypost_bridge::device::{DeviceId, NewDevice};
 use waypost_bridge::key::NewKey;
-use waypost_bridge::link::{BrokerLink, LinkEvent};
+use waypost_bridge::link::{BrokerLink, LinkEvent, Retain, Subscriptions};
 use waypost_bridge::person::{NewPerson, Role};
 use waypost_bridge::store::MemoryStore;
 use waypost_bridge::{Bridge, BridgeOptions};
@@ -170,7 +170,13 @@ async fn world() -> Router {
 struct Silence;
 
 impl BrokerLink for Silence {
-    fn publish(&mut self, _: String, _: Bytes) {}
+    fn publish(&mut self, _: String, _: Bytes, _: Retain) {}
+
+    fn subscriptions(&self) -> Subscriptions {
+        Subscriptions::CanBeEnded
+    }
+
+    fn end_subscription(&mut self, _: DeviceId, _: &str) {}
 
     fn disconnect(&mut self, _: DeviceId) {}
 

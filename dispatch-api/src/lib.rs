@@ -73,9 +73,9 @@ mod websocket;
 #[cfg(test)]
 mod tests;
 
-pub use mqtt_socket::MqttSocket;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use fuzzing::fuzz_bodies;
+pub use mqtt_socket::MqttSocket;
 pub use password::{PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN, PasswordError, hash_password};
 pub use problem::ProblemType;
 pub use routes::router;

@@ -4,6 +4,8 @@
 //! one. It asks for no token, and from which page it comes does not matter: who speaks is decided by what is said on it, and
 //! no cookie counts there.
 
+use crate::openapi::Document;
+use crate::origin;
 use crate::problem::{Problem, ProblemType};
 use crate::state::ApiState;
 use crate::websocket::ByteStream;
@@ -14,6 +16,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use serde_json::json;
 use sha1::{Digest, Sha1};
 use std::io;
 use std::net::SocketAddr;
@@ -38,6 +41,18 @@ pub struct MqttSocket {
 /// Takes over a socket; it must not wait.
 pub(crate) type HandOver = dyn Fn(MqttSocket, SocketAddr) + Send + Sync;
 
+pub(crate) fn describe(document: &mut Document) {
+    document
+        .get("/mqtt", "MQTT over WebSocket")
+        .describes(
+            "For devices: the subprotocol is `mqtt`, and who speaks is decided by the user name and password of the \
+             CONNECT, never by a token or a cookie.",
+        )
+        .answers_with(101, "The connection speaks MQTT from now on.", "application/octet-stream", json!({}))
+        .problems(&[404, 426]);
+}
+
+/// `GET /mqtt`
 pub(crate) async fn upgrade(State(state): State<ApiState>, mut request: Request) -> Response {
     if state.shared.mqtt_socket.is_none() {
         let detail = "This server has no MQTT over WebSocket.";
@@ -47,11 +62,14 @@ pub(crate) async fn upgrade(State(state): State<ApiState>, mut request: Request)
         Ok(accept) => accept,
         Err(refusal) => return refusal.into_response(),
     };
-    let Some(ConnectInfo(peer)) = request.extensions().get().copied() else {
+    let Some(&ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() else {
         tracing::error!("a WebSocket came without an address; its listener has to give one");
         let detail = "The server does not know where this request comes from; please report this.";
         return Problem::new(ProblemType::Internal, detail).into_response();
     };
+    // Each device by its own address where a proxy tells them: the broker bounds the connections of an address.
+    let client = origin::address(state.transport, request.extensions(), request.headers());
+    let peer = SocketAddr::new(client.unwrap_or(peer.ip()), peer.port());
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgrade.await {

@@ -1,17 +1,16 @@
 //! From where a request comes: for the audit record and the bounds on signing in.
 
 use crate::state::Transport;
+use axum::extract::ConnectInfo;
 use axum::http::{Extensions, HeaderMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-/// The other end of the connection, as the listener saw it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) IpAddr);
-
-/// The address of the client. Whoever sends `X-Forwarded-For` can write anything into it; only where a proxy stands
+/// The address of the client, from the other end of the connection as the listener saw it. Whoever sends `X-Forwarded-For` can write anything into it; only where a proxy stands
 /// before this server is its last hop what that proxy saw.
 pub(crate) fn address(transport: Transport, extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr> {
-    let peer = extensions.get::<Peer>().map(|Peer(address)| *address);
+    let peer = extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|ConnectInfo(peer)| peer.ip());
     let forwarded = match transport {
         Transport::Plain => None,
         Transport::Tls => last_hop(headers),
@@ -32,7 +31,8 @@ mod tests {
     #[test]
     fn only_the_last_hop_counts_and_only_behind_a_proxy() {
         let mut extensions = Extensions::new();
-        extensions.insert(Peer("::ffff:127.0.0.1".parse().unwrap()));
+        let peer: SocketAddr = "[::ffff:127.0.0.1]:4711".parse().unwrap();
+        extensions.insert(ConnectInfo(peer));
         for (lines, plain, behind_proxy) in [
             (&[][..], "127.0.0.1", "127.0.0.1"),
             (&["192.0.2.1"], "127.0.0.1", "192.0.2.1"),

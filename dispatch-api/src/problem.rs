@@ -64,7 +64,7 @@ pub enum ProblemType {
 
 impl ProblemType {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Malformed,
         Self::InvalidParameters,
         Self::NotSignedIn,
@@ -183,6 +183,7 @@ impl ProblemType {
                 "/problems/upgrade-required",
                 StatusCode::UPGRADE_REQUIRED,
                 "This path is for WebSockets",
+            ),
             Self::TooManyAttempts => (
                 "/problems/too-many-attempts",
                 StatusCode::TOO_MANY_REQUESTS,

@@ -4,7 +4,8 @@ use crate::access::{Access, Guard, guard};
 use crate::problem::{Problem, ProblemType};
 use crate::state::ApiState;
 use crate::{
-    audit, credentials, cursor, devices, entries, events, headers, health, keys, mqtt_socket, observe, openapi, people, positions, receipts, session, streams, track, web,
+    audit, credentials, cursor, devices, entries, events, headers, health, keys, mqtt_socket, observe,
+    openapi, people, positions, receipts, session, streams, track, web,
 };
 use axum::Router;
 use axum::handler::Handler;

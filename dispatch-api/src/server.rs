@@ -1,10 +1,7 @@
 //! The listener: HTTP/1.1 on TCP, with a bound on whatever a client could hold for ever.
 
-use crate::origin::Peer;
 use axum::Router;
 use axum::extract::ConnectInfo;
-use hyper::Request;
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,7 +17,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
-use tower::ServiceExt;
 
 /// How long a client may take to send the head of a request, counted from the end of the last one.
 const HEADER_READ_MAX: Duration = Duration::from_secs(30);
@@ -55,8 +51,6 @@ pub async fn serve(
         match accepted {
             Ok((stream, _)) if connections.len() >= connections_max => refuse(stream),
             Ok((stream, peer)) => {
-            Ok((stream, _)) if connections.len() >= CONNECTIONS_MAX => refuse(stream),
-                let peer = Peer(peer.ip());
                 connections.spawn(serve_connection(stream, peer, router.clone(), shutdown.clone()));
             }
             Err(error) if is_of_one_connection(&error) => {}
@@ -86,7 +80,6 @@ pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 async fn serve_connection(
     stream: TcpStream,
     peer: SocketAddr,
-    peer: Peer,
     router: Router,
     mut shutdown: watch::Receiver<bool>,
 ) {
@@ -96,9 +89,6 @@ async fn serve_connection(
     let with_address = service_fn(move |mut request: hyper::Request<_>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         router.call(request)
-    let service = router.map_request(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        request
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -107,10 +97,6 @@ async fn serve_connection(
         .serve_connection(TokioIo::new(Stalling::new(stream)), with_address)
         // A connection that becomes a WebSocket ends here as one of HTTP.
         .with_upgrades();
-        .serve_connection(
-            TokioIo::new(Stalling::new(stream)),
-            TowerToHyperService::new(service),
-        );
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

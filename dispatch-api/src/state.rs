@@ -3,8 +3,8 @@
 use crate::health::Check;
 use crate::mqtt_socket::{HandOver, MqttSocket};
 use crate::password::{PasswordError, Passwords};
-use std::net::SocketAddr;
 use crate::sign_in_limit::SignInLimit;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
 use waypost_bridge::Bridge;

@@ -2,13 +2,16 @@
 
 use super::*;
 use crate::Transport;
-use crate::origin::Peer;
+use axum::extract::ConnectInfo;
+use std::net::SocketAddr;
 
 const AUDIT: &str = "/api/v1/audit";
 const SESSION: &str = "/api/v1/session";
 
 async fn from(world: &World, address: &str, mut request: Request<Body>) -> Answer {
-    request.extensions_mut().insert(Peer(address.parse().unwrap()));
+    request
+        .extensions_mut()
+        .insert(ConnectInfo(SocketAddr::new(address.parse().unwrap(), 4711)));
     world.send(request).await
 }
 
