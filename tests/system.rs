@@ -8,6 +8,7 @@ mod durability;
 mod fault;
 mod kill;
 mod mqtt_clients;
+mod office;
 mod open_files;
 mod proxy;
 mod round_trip;
