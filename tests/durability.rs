@@ -169,7 +169,13 @@ async fn nothing_is_acknowledged_shown_or_sent_before_its_sync() {
     let mut live = bridge.watch();
     let send = |frame: wire::UpFrame| {
         let (topic, payload) = (format!("u/{}", device.id), frame.encode_to_vec().into());
-        to_bridge.send(LinkEvent::Message { topic, payload }).unwrap();
+        to_bridge
+            .send(LinkEvent::Message {
+                topic,
+                payload,
+                retained: false,
+            })
+            .unwrap();
     };
     let stamp = Stamp::of(SessionTag::FIRST).to_wire();
     let hello = wire::Hello {

@@ -10,6 +10,7 @@ mod kill;
 mod mqtt_clients;
 mod office;
 mod open_files;
+mod owntracks;
 mod proxy;
 mod round_trip;
 mod server;

@@ -18,6 +18,7 @@ pub mod event;
 pub mod key;
 pub mod link;
 pub mod once;
+pub mod owntracks;
 pub mod person;
 pub mod position;
 pub mod store;

@@ -23,7 +23,8 @@ pub enum Subscriptions {
     LastAsLongAsTheirClients,
 }
 
-/// A connection of the bridge to a broker, subscribed to `u/+` and `p/+` (behind the prefix, if there is one).
+/// A connection of the bridge to a broker, subscribed to `u/+`, `p/+` and `owntracks/+/+/#` (behind the prefix, if
+/// there is one).
 ///
 /// The broker may lose everything it holds at any moment. Nothing that the bridge promises depends on it.
 pub trait BrokerLink: Send + 'static {
@@ -53,8 +54,10 @@ pub enum LinkEvent {
     Message {
         /// The full topic name.
         topic: String,
-        /// One frame, or a presence.
+        /// One frame, a presence, or what an OwnTracks app says.
         payload: Bytes,
+        /// Whether the broker kept it from before the bridge subscribed.
+        retained: bool,
     },
     /// A hint that a client's connection ended. Nothing may depend on it.
     Disconnected {

@@ -2,13 +2,14 @@
 
 use crate::access::DeviceAccess;
 use crate::audit::{Acting, AuditEntry, Refusal};
-use crate::core::{Core, CoreOptions, Now, Output, Ticket, WRITES_MAX};
+use crate::core::{Core, CoreOptions, Now, Output, Ticket, Told, WRITES_MAX};
 use crate::device::{DeviceId, DevicePatch, DeviceView, NewDevice};
 use crate::entry::{Author, Entry, NewEntry, Page, Receipt};
 use crate::event::{Event, EventCursor, LiveEvent};
 use crate::key::{ApiKey, KeyPatch, NewKey};
 use crate::link::{BrokerLink, LinkEvent, Retain};
 use crate::once::{Made, Novelty, Once};
+use crate::owntracks;
 use crate::person::{Identity, NewPerson, Person, PersonId, PersonPatch, SignIn};
 use crate::position::Position;
 use crate::store::{Store, StoreError};
@@ -448,6 +449,17 @@ impl Bridge {
             .await
     }
 
+    /// Takes what an OwnTracks app says of its device; returns once it is on disk. Saying it twice changes nothing.
+    ///
+    /// # Errors
+    /// [`BridgeError::NotFound`] for a device that is not known or was revoked, [`BridgeError::Invalid`] for a time far
+    /// off. Then nothing of it was taken.
+    pub async fn report_owntracks(&self, device: DeviceId, report: owntracks::Report) -> Result<()> {
+        owntracks::count_others(report.others);
+        self.change(move |core, now| core.report_positions(device, &report.fixes, Told::Now, now))
+            .await
+    }
+
     /// The events after a cursor, oldest first, at most `limit`.
     pub async fn events(&self, after: EventCursor, limit: usize) -> Result<Vec<Event>> {
         self.read(move |store| store.events(after, limit)).await
@@ -627,9 +639,16 @@ impl<L: BrokerLink> Rim<L> {
                         self.waiters.entry(ticket).or_default().push(waiter);
                     }
                 }
-                Wake::Link(LinkEvent::Message { topic, payload }) => self.handle_message(&topic, &payload),
                 // Nothing is retained yet that would have to be published again.
                 Wake::Link(LinkEvent::Opened) => {}
+                Wake::Link(LinkEvent::Message {
+                    topic,
+                    payload,
+                    retained,
+                }) => {
+                    let told = if retained { Told::Before } else { Told::Now };
+                    self.handle_message(&topic, &payload, told);
+                }
                 Wake::Link(LinkEvent::Disconnected { client_id }) => {
                     if let Ok(device) = client_id.parse() {
                         self.core.handle_disconnected(device, now());
@@ -662,11 +681,34 @@ impl<L: BrokerLink> Rim<L> {
         }
     }
 
-    fn handle_message(&mut self, topic: &str, payload: &[u8]) {
+    fn handle_message(&mut self, topic: &str, payload: &[u8], told: Told) {
         match self.prefix.parse(topic) {
             Ok(Topic::Up(device)) => self.core.handle_up(device, payload, now()),
             Ok(Topic::Presence(device)) => self.core.handle_presence(device, payload, now()),
+            Ok(Topic::OwnTracks(device, _)) => self.handle_owntracks(device, payload, told),
             _ => metrics::counter!("waypost_bridge_ignored_total", "reason" => "topic").increment(1),
+        }
+    }
+
+    /// On MQTT there is no answer to an app whose message is refused: the operator sees it counted.
+    fn handle_owntracks(&mut self, device: DeviceId, payload: &[u8], told: Told) {
+        let refused = |reason| {
+            metrics::counter!("waypost_bridge_owntracks_refused_total", "reason" => reason).increment(1);
+        };
+        if payload.is_empty() {
+            // An app took back what the broker kept.
+            return owntracks::count_others(1);
+        }
+        match owntracks::parse(payload) {
+            Ok(report) => {
+                owntracks::count_others(report.others);
+                match self.core.report_positions(device, &report.fixes, told, now()) {
+                    Ok(_) => {}
+                    Err(BridgeError::Invalid { .. }) => refused("time"),
+                    Err(_) => refused("unknown_device"),
+                }
+            }
+            Err(bad) => refused(bad.label()),
         }
     }
 

@@ -4,6 +4,8 @@
 //! token of a sign-in, that of an API key, or the server's own (`admin.token`), which may do what an administrator may
 //! but is nobody: it has no name to write under and no cursor to move.
 //!
+//! A device shows its id and its secret instead, for the few routes that are for devices.
+//!
 //! A cookie goes along with whatever a page of any site makes a browser send. So a change that came with a cookie
 //! must also come from a page of this server.
 
@@ -16,12 +18,15 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 use utoipa::ToSchema;
 use waypost_bridge::Bridge;
 use waypost_bridge::audit::{Acting, Actor, Refusal};
+use waypost_bridge::device::DeviceId;
 use waypost_bridge::key::ApiKey;
 use waypost_bridge::person::{Identity, Person, PersonId, Role, SignIn};
 
@@ -37,6 +42,8 @@ pub(crate) enum Access {
     Roles(&'static [Role]),
     /// People and keys of these roles and nobody else: what is done carries the caller's name.
     Named(&'static [Role]),
+    /// A device, by its id and its secret (Basic authentication, RFC 7617), for what it may say of itself.
+    Device,
 }
 
 /// Who asks.
@@ -91,6 +98,17 @@ impl Caller {
     }
 }
 
+/// The device that asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallingDevice(pub(crate) DeviceId);
+
+/// Who was let through.
+enum Admitted {
+    Anybody,
+    Caller(Caller),
+    Device(CallingDevice),
+}
+
 impl From<&Caller> for waypost_bridge::once::Caller {
     fn from(caller: &Caller) -> Self {
         caller.person_id().map_or(Self::Server, Self::Named)
@@ -121,10 +139,12 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
     };
     let admitted = admit(&state, access, request.method(), request.headers(), &mut acting).await;
     let response = match admitted {
-        Ok(caller) => {
+        Ok(admitted) => {
             request.extensions_mut().insert(acting);
-            if let Some(caller) = caller {
-                request.extensions_mut().insert(caller);
+            match admitted {
+                Admitted::Anybody => {}
+                Admitted::Caller(caller) => drop(request.extensions_mut().insert(caller)),
+                Admitted::Device(device) => drop(request.extensions_mut().insert(device)),
             }
             next.run(request).await
         }
@@ -148,14 +168,19 @@ async fn admit(
     method: &Method,
     headers: &HeaderMap,
     acting: &mut Acting,
-) -> Result<Option<Caller>, Problem> {
+) -> Result<Admitted, Problem> {
     if access == Access::Anybody {
-        return Ok(None);
+        return Ok(Admitted::Anybody);
+    }
+    if access == Access::Device {
+        let device = identify_device(state, headers)?;
+        acting.actor = Actor::Device(device.0);
+        return Ok(Admitted::Device(device));
     }
     let caller = identify(state, method, headers).await?;
     acting.actor = caller.actor();
     permit(access, &caller)?;
-    Ok(Some(caller))
+    Ok(Admitted::Caller(caller))
 }
 
 /// Whether an answer is a refusal that an administrator wants to know of. That nobody has signed in yet is none; a
@@ -167,7 +192,7 @@ fn refusal(response: &Response, shows_token: bool) -> Option<ProblemType> {
         | ProblemType::PersonRequired
         | ProblemType::CrossOrigin
         | ProblemType::TooManyAttempts => Some(kind),
-        ProblemType::NotSignedIn if shows_token => Some(kind),
+        ProblemType::NotSignedIn | ProblemType::WrongDevice if shows_token => Some(kind),
         _ => None,
     }
 }
@@ -188,7 +213,8 @@ impl FromRequestParts<ApiState> for ActingBridge {
 
 fn permit(access: Access, caller: &Caller) -> Result<(), Problem> {
     match (access, caller) {
-        (Access::Anybody, _) => Ok(()),
+        // Those are told apart before anybody is looked for.
+        (Access::Anybody | Access::Device, _) => Ok(()),
         (Access::Roles(roles), Caller::Server) if roles.contains(&Role::Admin) => Ok(()),
         (Access::Roles(_) | Access::Named(_), Caller::Server) => Err(Problem::new(
             ProblemType::PersonRequired,
@@ -250,6 +276,42 @@ async fn identify(state: &ApiState, method: &Method, headers: &HeaderMap) -> Res
             "This token is not valid, or no longer. Sign in again with POST /api/v1/session.",
         )),
     }
+}
+
+fn identify_device(state: &ApiState, headers: &HeaderMap) -> Result<CallingDevice, Problem> {
+    let refused = |detail| Problem::new(ProblemType::WrongDevice, detail);
+    let Some((user, secret)) = shown_device(headers) else {
+        return Err(refused(
+            "Send the id of the device and its secret, as they stand in its credentials file, with Basic authentication.",
+        ));
+    };
+    user.parse()
+        .ok()
+        .filter(|device| state.bridge().access().verify(*device, secret.as_bytes()))
+        .map(CallingDevice)
+        .ok_or_else(|| {
+            refused(
+                "This is not the secret of a device that may connect. Check both in its credentials file.",
+            )
+        })
+}
+
+/// User and password of `Authorization: Basic`.
+fn shown_device(headers: &HeaderMap) -> Option<(String, String)> {
+    let (scheme, encoded) = headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .split_once(' ')?;
+    // [RFC 9110 §11.1] the scheme's case does not matter.
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let bytes = BASE64_STANDARD.decode(encoded.trim()).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    // [RFC 7617 §2] the first colon ends the user.
+    let (user, secret) = text.split_once(':')?;
+    Some((user.to_owned(), secret.to_owned()))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -389,6 +451,14 @@ impl<S: Sync> FromRequestParts<S> for SignedIn {
     }
 }
 
+impl<S: Sync> FromRequestParts<S> for CallingDevice {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        parts.extensions.get().copied().ok_or_else(|| unguarded(parts))
+    }
+}
+
 fn unguarded(parts: &Parts) -> Problem {
     tracing::error!(
         http.path = parts.uri.path(),
@@ -448,6 +518,26 @@ mod tests {
                 "{wrong}"
             );
         }
+    }
+
+    #[test]
+    fn a_device_is_found_in_basic_authentication() {
+        let shown = |value: &str| shown_device(&headers(&[("authorization", value)]));
+        let found = Some(("7c".to_owned(), "a:b".to_owned()));
+        assert_eq!(shown("Basic N2M6YTpi"), found);
+        assert_eq!(shown("basic  N2M6YTpi"), found);
+        for wrong in [
+            "Basic",
+            "Basic ",
+            "Basic N2M",
+            "Basic !",
+            "Basic N2M=",
+            "Basic /////w==",
+            "Bearer N2M6YTpi",
+        ] {
+            assert_eq!(shown(wrong), None, "{wrong}");
+        }
+        assert_eq!(shown_device(&HeaderMap::new()), None);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use crate::{ApiState, router};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request, StatusCode, header};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use futures_util::StreamExt;
 use serde_json::Value;
 use std::cell::RefCell;
@@ -25,6 +27,7 @@ use waypost_bridge::{Bridge, BridgeOptions};
 
 const SERVER_TOKEN: &str = "the server's";
 const KEY_TOKEN: &str = "a key's";
+const DEVICE_SECRET: &str = "a device's";
 /// How much may be made before everything begins anew, so that memory has a bound.
 const MADE_MAX: u32 = 1_000;
 
@@ -54,7 +57,7 @@ pub fn fuzz_bodies(input: &[u8]) {
 struct Bodies {
     runtime: tokio::runtime::Runtime,
     router: Router,
-    targets: Vec<(Method, String, &'static str)>,
+    targets: Vec<(Method, String, String)>,
     made: u32,
 }
 
@@ -76,11 +79,14 @@ impl Bodies {
                 } else {
                     "1"
                 };
-                let token = match route.access {
-                    Access::Named(_) => KEY_TOKEN,
-                    Access::Anybody | Access::Roles(_) => SERVER_TOKEN,
+                let authorization = match route.access {
+                    Access::Named(_) => format!("Bearer {KEY_TOKEN}"),
+                    Access::Anybody | Access::Roles(_) => format!("Bearer {SERVER_TOKEN}"),
+                    Access::Device => {
+                        format!("Basic {}", BASE64_STANDARD.encode(format!("1:{DEVICE_SECRET}")))
+                    }
                 };
-                (route.method, route.path.replace("{id}", id), token)
+                (route.method, route.path.replace("{id}", id), authorization)
             })
             .collect();
         Self {
@@ -93,11 +99,11 @@ impl Bodies {
 
     /// Sends a body and looks at the answer.
     fn send(&mut self, route: usize, body: &[u8]) {
-        let (method, path, token) = &self.targets[route % self.targets.len()];
+        let (method, path, authorization) = &self.targets[route % self.targets.len()];
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .header(header::AUTHORIZATION, authorization)
             .header(header::CONTENT_TYPE, "application/json")
             .body(Body::from(Bytes::copy_from_slice(body)))
             .expect("a request");
@@ -159,7 +165,7 @@ async fn world() -> Router {
         name: "truck-17".to_owned(),
         driver: None,
         labels: Vec::new(),
-        secret_hash: [0; 32],
+        secret_hash: sha256(DEVICE_SECRET.as_bytes()),
     };
     bridge.add_device(device, None).await.expect("a device");
     let state = ApiState::builder(bridge, "waypost.test").server_token_hash(sha256(SERVER_TOKEN.as_bytes()));

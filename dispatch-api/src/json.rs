@@ -28,6 +28,20 @@ pub(crate) struct JsonBody<T> {
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let JsonBytes(bytes) = JsonBytes::from_request(request, state).await?;
+        let value = parse(&bytes)?;
+        Ok(Self { value, bytes })
+    }
+}
+
+/// A body that is declared as JSON, as it arrived.
+#[derive(Debug)]
+pub(crate) struct JsonBytes(pub(crate) Bytes);
+
+impl<S: Sync> FromRequest<S> for JsonBytes {
+    type Rejection = Problem;
+
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         if !is_json(request.headers()) {
             return Err(Problem::new(
@@ -35,16 +49,14 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for JsonBody<T> {
                 "Send the body as JSON, with Content-Type: application/json.",
             ));
         }
-        let bytes = tokio::time::timeout(BODY_READ_MAX, read(request.into_body()))
-            .await
-            .map_err(|_| {
-                Problem::new(
-                    ProblemType::TooSlow,
-                    "The body did not arrive within 30 seconds. Send it again.",
-                )
-            })??;
-        let value = parse(&bytes)?;
-        Ok(Self { value, bytes })
+        let read = tokio::time::timeout(BODY_READ_MAX, read(request.into_body())).await;
+        let bytes = read.map_err(|_| {
+            Problem::new(
+                ProblemType::TooSlow,
+                "The body did not arrive within 30 seconds. Send it again.",
+            )
+        })??;
+        Ok(Self(bytes))
     }
 }
 

@@ -51,6 +51,7 @@ mod mqtt_socket;
 mod observe;
 mod openapi;
 mod origin;
+mod owntracks;
 mod page;
 mod password;
 mod people;

@@ -149,6 +149,11 @@ impl Document {
         operation.problems(&[400, 409, 422])
     }
 
+    /// A POST that changes nothing when it is repeated, and takes no key for it.
+    pub(crate) fn report(&mut self, path: &'static str, summary: &'static str) -> &mut Operation {
+        self.operation(Method::POST, path, summary)
+    }
+
     pub(crate) fn put(&mut self, path: &'static str, summary: &'static str) -> &mut Operation {
         self.operation(Method::PUT, path, summary)
     }
@@ -221,6 +226,10 @@ impl Document {
                         "description": "Set by a sign-in, for browsers. A change must then come from a page of this \
                             server.",
                     },
+                    "device": {
+                        "type": "http", "scheme": "basic",
+                        "description": "A device's id and secret, as they stand in its credentials file.",
+                    },
                 },
             },
         });
@@ -280,6 +289,11 @@ impl Operation {
     /// A body in JSON.
     pub(crate) fn takes<T: ToSchema>(&mut self) -> &mut Self {
         let schema = reference_to::<T>(&mut self.schemas);
+        self.takes_schema(schema)
+    }
+
+    /// A body in JSON that no twin stands for.
+    pub(crate) fn takes_schema(&mut self, schema: Value) -> &mut Self {
         self.body = Some(json!({
             "required": true,
             "description": format!("At most {BODY_BYTES_MAX} bytes."),
@@ -346,8 +360,11 @@ impl Operation {
         let access = access_of(&self.method, self.path);
         let roles = match access {
             Some(Access::Roles(roles) | Access::Named(roles)) => roles,
-            Some(Access::Anybody) | None => &[],
+            Some(Access::Anybody | Access::Device) | None => &[],
         };
+        if access == Some(Access::Device) {
+            self.problems(&[401]);
+        }
         if !roles.is_empty() {
             self.problems(&[401]);
             let is_change = !self.method.is_safe();
@@ -370,10 +387,10 @@ impl Operation {
         for (status, answer) in self.answers {
             responses.insert(status.to_string(), answer);
         }
-        let security = if roles.is_empty() {
-            json!([])
-        } else {
-            json!([{ "bearer": [] }, { "cookie": [] }])
+        let security = match access {
+            Some(Access::Anybody) | None => json!([]),
+            Some(Access::Device) => json!([{ "device": [] }]),
+            Some(Access::Roles(_) | Access::Named(_)) => json!([{ "bearer": [] }, { "cookie": [] }]),
         };
         let roles: Vec<&str> = roles.iter().map(|role| role_name(*role)).collect();
         let mut operation = json!({
@@ -521,13 +538,14 @@ mod tests {
                 .map(|role| role.as_str().unwrap())
                 .collect();
             let roles = match route.access {
-                Access::Anybody => &[][..],
+                Access::Anybody | Access::Device => &[][..],
                 Access::Roles(roles) | Access::Named(roles) => roles,
             };
             let roles: Vec<&str> = roles.iter().map(|role| role_name(*role)).collect();
             assert_eq!(said, roles, "{} {}", route.method, route.path);
             let is_open = operation["security"] == json!([]);
-            assert_eq!(is_open, roles.is_empty(), "{} {}", route.method, route.path);
+            let should_be_open = route.access == Access::Anybody;
+            assert_eq!(is_open, should_be_open, "{} {}", route.method, route.path);
             let answers = operation["responses"].as_object().unwrap();
             assert!(
                 answers

@@ -122,6 +122,7 @@ pub(crate) fn describe(document: &mut Document) {
         GEO_JSON,
         schema,
     );
+    crate::owntracks::describe(document);
 }
 
 /// `GET /positions`: the latest of each device that is not revoked and has one.

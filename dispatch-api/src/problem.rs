@@ -23,6 +23,8 @@ pub enum ProblemType {
     NotSignedIn,
     /// `/problems/wrong-sign-in` (401): address and password do not belong together.
     WrongSignIn,
+    /// `/problems/wrong-device` (401): the route is for devices, and id and secret are not those of one that may connect.
+    WrongDevice,
     /// `/problems/not-allowed` (403): the caller's role does not include this.
     NotAllowed,
     /// `/problems/person-required` (403): the server's own token cannot do what only a person can.
@@ -69,6 +71,7 @@ impl ProblemType {
         Self::InvalidParameters,
         Self::NotSignedIn,
         Self::WrongSignIn,
+        Self::WrongDevice,
         Self::NotAllowed,
         Self::PersonRequired,
         Self::CrossOrigin,
@@ -126,6 +129,7 @@ impl ProblemType {
                 StatusCode::UNAUTHORIZED,
                 "Wrong e-mail address or password",
             ),
+            Self::WrongDevice => ("/problems/wrong-device", StatusCode::UNAUTHORIZED, "Not a device"),
             Self::NotAllowed => ("/problems/not-allowed", StatusCode::FORBIDDEN, "Not allowed"),
             Self::PersonRequired => (
                 "/problems/person-required",
@@ -370,7 +374,11 @@ impl IntoResponse for Problem {
         }
         if status == StatusCode::UNAUTHORIZED {
             // RFC 9110 §15.5.2: a 401 names a scheme.
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            let scheme = match self.kind {
+                ProblemType::WrongDevice => "Basic realm=\"waypost\", charset=\"UTF-8\"",
+                _ => "Bearer",
+            };
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
         }
         response
     }

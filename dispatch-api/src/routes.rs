@@ -5,7 +5,7 @@ use crate::problem::{Problem, ProblemType};
 use crate::state::ApiState;
 use crate::{
     audit, credentials, cursor, devices, entries, events, headers, health, keys, mqtt_socket, observe,
-    openapi, people, positions, receipts, session, streams, track, web,
+    openapi, owntracks, people, positions, receipts, session, streams, track, web,
 };
 use axum::Router;
 use axum::handler::Handler;
@@ -66,7 +66,7 @@ impl Route {
 /// The table.
 #[rustfmt::skip]
 pub(crate) fn routes() -> Vec<Route> {
-    use Access::{Anybody, Named, Roles};
+    use Access::{Anybody, Device, Named, Roles};
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
     const PUT: Method = Method::PUT;
@@ -91,6 +91,7 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new(GET,    "/api/v1/streams/{id}/receipts",    Roles(EVERY_ROLE),     receipts::list),
         Route::new(GET,    "/api/v1/positions",                Roles(EVERY_ROLE),     positions::list),
         Route::new(GET,    "/api/v1/events",                   Roles(EVERY_ROLE),     events::poll::list),
+        Route::new(POST,   "/api/v1/positions/owntracks",      Device,                owntracks::report),
         Route::new(GET,    "/api/v1/events/stream",            Roles(EVERY_ROLE),     events::follow),
         Route::new(GET,    "/api/v1/audit",                    Roles(ADMIN),          audit::list),
         Route::new(GET,    "/api/v1/people",                   Roles(ADMIN),          people::list),

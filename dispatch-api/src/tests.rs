@@ -7,6 +7,7 @@ mod devices;
 mod events;
 mod idempotency;
 mod mqtt_socket;
+mod owntracks;
 mod pages;
 mod people;
 mod refusals;
@@ -171,6 +172,7 @@ impl World {
         let message = LinkEvent::Message {
             topic: format!("u/{device}"),
             payload: frame.encode_to_vec().into(),
+            retained: false,
         };
         self.devices.send(message).unwrap();
     }

@@ -16,7 +16,22 @@ pub enum Topic {
     Templates(String),
     /// `p/<device>`: presence, retained.
     Presence(DeviceId),
+    /// `owntracks/<device>/<name>`, and what OwnTracks apps publish below it. The user of OwnTracks is the device; the
+    /// text is the rest of the topic: a name that the app chose, alone or with one of eight words behind it, such as `event`.
+    OwnTracks(DeviceId, String),
 }
+
+/// What OwnTracks apps publish below their own topic. `cmd` is not in it: it is how an app is told what to do.
+const OWNTRACKS_BELOW: [&str; 8] = [
+    "event",
+    "waypoint",
+    "waypoints",
+    "step",
+    "beacon",
+    "dump",
+    "status",
+    "info",
+];
 
 /// A topic that Waypost does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +46,7 @@ impl fmt::Display for Topic {
             Self::Group(group) => write!(f, "g/{group}"),
             Self::Templates(locale) => write!(f, "t/{locale}"),
             Self::Presence(device) => write!(f, "p/{device}"),
+            Self::OwnTracks(device, rest) => write!(f, "owntracks/{device}/{rest}"),
         }
     }
 }
@@ -46,6 +62,7 @@ impl Topic {
             "d" => rest.parse().map(Self::Down).map_err(|_| invalid()),
             "g" => rest.parse().map(Self::Group).map_err(|_| invalid()),
             "p" => rest.parse().map(Self::Presence).map_err(|_| invalid()),
+            "owntracks" => parse_owntracks(rest).ok_or_else(invalid),
             "t" if is_locale(rest) => Ok(Self::Templates(rest.to_owned())),
             _ => Err(invalid()),
         }
@@ -84,6 +101,12 @@ impl TopicPrefix {
         self.prepend(&format!("{kind}/+"))
     }
 
+    /// The filter that matches what OwnTracks apps of all devices publish.
+    pub fn every_owntracks(&self) -> String {
+        // [MQTT-4.7.1.2] `#` stands for the level above it, too.
+        self.prepend("owntracks/+/+/#")
+    }
+
     /// The topic that a name on the broker stands for.
     ///
     /// # Errors
@@ -105,6 +128,16 @@ impl TopicPrefix {
             format!("{}/{topic}", self.0)
         }
     }
+}
+
+fn parse_owntracks(rest: &str) -> Option<Topic> {
+    let (device, name) = rest.split_once('/')?;
+    let is_known = match name.split_once('/') {
+        None => !name.is_empty(),
+        Some((name, below)) => !name.is_empty() && OWNTRACKS_BELOW.contains(&below),
+    };
+    let is_plain = !name.contains(['+', '#', '\0']);
+    (is_known && is_plain).then_some(Topic::OwnTracks(device.parse().ok()?, name.to_owned()))
 }
 
 /// The shape of a BCP 47 tag: letters, digits and hyphens, 2 to 35 bytes.
@@ -130,6 +163,8 @@ mod tests {
                 Topic::Presence(device),
                 Topic::Group("4".parse().unwrap()),
                 Topic::Templates("pt-BR".to_owned()),
+                Topic::OwnTracks(device, "phone".to_owned()),
+                Topic::OwnTracks(device, "Jane's phone/event".to_owned()),
             ] {
                 assert_eq!(prefix.parse(&prefix.name(&topic)), Ok(topic));
             }
@@ -139,8 +174,31 @@ mod tests {
     #[test]
     fn other_topics_are_refused() {
         for text in [
-            "", "u", "u/", "u/0", "u/7C", "u/7c/x", "x/7c", "/u/7c", "u//7c", "t/", "t/é", "t/a/b", "d/+",
+            "",
+            "u",
+            "u/",
+            "u/0",
+            "u/7C",
+            "u/7c/x",
+            "x/7c",
+            "/u/7c",
+            "u//7c",
+            "t/",
+            "t/é",
+            "t/a/b",
+            "d/+",
             "#",
+            "owntracks",
+            "owntracks/7c",
+            "owntracks/7c/",
+            "owntracks/7C/phone",
+            "owntracks//phone",
+            "owntracks/7c/phone/cmd",
+            "owntracks/7c/phone/",
+            "owntracks/7c//event",
+            "owntracks/7c/phone/event/x",
+            "owntracks/7c/+",
+            "owntracks/+/phone",
         ] {
             assert!(Topic::parse(text).is_err(), "{text:?} must not parse");
         }

@@ -80,8 +80,8 @@ impl Authorise for Permissions {
                 is_device_itself && *who.name == *device.to_string() && retain == Retain::No
             }
             Ok(Topic::Presence(device)) => is_device_itself && *who.name == *device.to_string(),
-            Ok(Topic::Down(_) | Topic::Group(_) | Topic::Templates(_)) => false,
-            Err(_) => filter::matches(&self.prefixed(&format!("owntracks/{}/+", who.name)), topic),
+            Ok(Topic::OwnTracks(device, _)) => *who.name == *device.to_string(),
+            Ok(Topic::Down(_) | Topic::Group(_) | Topic::Templates(_)) | Err(_) => false,
         })
     }
 
@@ -135,7 +135,11 @@ mod tests {
             (MAIN, "t/en", false, false),
             (MAIN, "owntracks/7c/phone", true, true),
             (SUFFIXED, "owntracks/7c/phone", true, true),
+            (SUFFIXED, "owntracks/7c/phone/event", true, true),
+            (SUFFIXED, "owntracks/7c/phone/waypoint", true, true),
             (MAIN, "owntracks/7d/phone", false, false),
+            (MAIN, "owntracks/7d/phone/event", false, false),
+            (MAIN, "owntracks/7c/", false, false),
             (MAIN, "owntracks/7c", false, false),
             (MAIN, "owntracks/7c/phone/cmd", false, false),
             (MAIN, "owntracks/7cx/phone", false, false),

@@ -23,8 +23,8 @@ impl InProcessLink {
     /// [`LinkError`] where the prefix makes filters that cannot be subscribed.
     pub(crate) fn open(broker: &Broker, prefix: &TopicPrefix, limits: LinkLimits) -> Result<Self, LinkError> {
         let (to_devices, from_devices) = broker.link(NAME, limits);
-        for kind in ['u', 'p'] {
-            to_devices.subscribe(&prefix.every(kind), QoS::AtLeastOnce)?;
+        for filter in [prefix.every('u'), prefix.every('p'), prefix.every_owntracks()] {
+            to_devices.subscribe(&filter, QoS::AtLeastOnce)?;
         }
         Ok(Self {
             broker: broker.clone(),
@@ -73,10 +73,16 @@ impl BrokerLink for InProcessLink {
         }
         loop {
             match self.from_devices.recv().await {
-                Some(waypost_broker::LinkEvent::Message { topic, payload, .. }) => {
+                Some(waypost_broker::LinkEvent::Message {
+                    topic,
+                    payload,
+                    retain,
+                    ..
+                }) => {
                     return LinkEvent::Message {
                         topic: topic.as_ref().to_owned(),
                         payload,
+                        retained: retain,
                     };
                 }
                 // Of a device's clients the one that bears its name alone speaks for it.

@@ -13,6 +13,7 @@
 mod audit;
 mod directory;
 mod down;
+mod history;
 mod once;
 mod people;
 mod session;
@@ -31,6 +32,7 @@ use crate::store::{Change, MemberCursor, State};
 use crate::stream::{Member, Stream};
 use audit::Refusals;
 use bytes::Bytes;
+pub(crate) use history::Told;
 use once::RecentPosts;
 use session::Session;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

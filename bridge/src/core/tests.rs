@@ -1,5 +1,7 @@
 //! The core driven by plain values: a virtual clock, a store in memory, and writes that complete when a test says so.
 
+mod owntracks;
+
 use super::*;
 use crate::device::NewDevice;
 use crate::entry::{EntryBody, NewEntry, Page};

@@ -4,7 +4,6 @@ use super::session::Phase;
 use super::{Core, Effect, Ledger, Now, Output, Repeated};
 use crate::entry::{Author, Entry, EntryBody, Moment, Rung};
 use crate::event::EventKind;
-use crate::position::Position;
 use crate::store::{Change, MemberCursor};
 use crate::stream::Member;
 use prost::Message;
@@ -189,11 +188,7 @@ impl Core {
             Body::Reply(_) => unreachable!("refused by `check`"),
             Body::Track { fixes, kind } => {
                 for fix in &fixes {
-                    let position = Position {
-                        fix: *fix,
-                        received_ms: now.wall_ms,
-                    };
-                    self.changes.push(Change::AddPosition(device, position));
+                    self.add_to_history(device, *fix, now);
                 }
                 if let (TrackKind::Travelled, Some(last)) = (kind, fixes.last()) {
                     self.move_latest(device, *last, now);
@@ -444,24 +439,6 @@ impl Core {
         }
     }
 
-    /// A fix from before the latest one changes nothing: history arrives late.
-    fn move_latest(&mut self, device: DeviceId, fix: Fix, now: Now) {
-        let newer = self
-            .staged_latest
-            .get(&device)
-            .is_none_or(|latest| fix.at_ms > latest.fix.at_ms);
-        if !newer {
-            return;
-        }
-        let position = Position {
-            fix,
-            received_ms: now.wall_ms,
-        };
-        self.staged_latest.insert(device, position);
-        self.changes.push(Change::PutLatest(device, position));
-        self.effects.push(Effect::Latest(device, position));
-    }
-
     /// A moment in this session, by both clocks.
     pub(super) fn moment(&self, device: DeviceId, stamp: Stamp, age_s: u32, now: Now) -> Moment {
         match self.sessions.get(&device) {
@@ -508,7 +485,7 @@ impl Core {
     }
 }
 
-fn check_fix_time(fix: &Fix, now: Now) -> Result<(), RefusalReason> {
+pub(super) fn check_fix_time(fix: &Fix, now: Now) -> Result<(), RefusalReason> {
     if (FIX_MS_MIN..=now.wall_ms.saturating_add(FIX_AHEAD_MS_MAX)).contains(&fix.at_ms) {
         Ok(())
     } else {

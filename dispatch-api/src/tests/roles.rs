@@ -11,6 +11,7 @@ enum Outcome {
     NotSignedIn,
     NotAllowed,
     PersonRequired,
+    DeviceRequired,
 }
 
 fn outcome(answer: &Answer) -> Outcome {
@@ -22,6 +23,7 @@ fn outcome(answer: &Answer) -> Outcome {
         "/problems/not-signed-in" => Outcome::NotSignedIn,
         "/problems/not-allowed" => Outcome::NotAllowed,
         "/problems/person-required" => Outcome::PersonRequired,
+        "/problems/wrong-device" => Outcome::DeviceRequired,
         other => panic!("{other}"),
     }
 }
@@ -46,10 +48,11 @@ async fn every_route_lets_those_through_whom_it_names() {
         ("server", SERVER_TOKEN.to_owned()),
     ];
     // `…` is read by everybody; one row a route that somebody may not call.
-    use Outcome::{NotAllowed, NotSignedIn, PersonRequired, Through};
+    use Outcome::{DeviceRequired, NotAllowed, NotSignedIn, PersonRequired, Through};
     let expected = |method: &str, path: &str, caller: &str| match (method, path, caller) {
         (_, "/healthz" | "/readyz" | "/metrics" | "/mqtt" | "/api/openapi.json" | "/api/docs", _)
         | ("POST", "/api/v1/session", _) => Through,
+        (_, "/api/v1/positions/owntracks", _) => DeviceRequired,
         (_, _, "nobody") => NotSignedIn,
         ("GET" | "DELETE", "/api/v1/session", "server") => PersonRequired,
         ("GET" | "DELETE", "/api/v1/session", "integration" | "bot") => NotAllowed,

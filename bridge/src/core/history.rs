@@ -1,0 +1,79 @@
+//! Positions that come in a track or from an OwnTracks app: into the history, and perhaps as where the device is.
+
+use super::up::check_fix_time;
+use super::{Core, Now, Ticket};
+use crate::position::Position;
+use crate::service::BridgeError;
+use crate::store::Change;
+use waypost_proto::{DeviceId, Fix};
+
+/// Whether a message is news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It was said just now.
+    Now,
+    /// A broker kept it, and tells it to whoever subscribes: it may have been taken long ago.
+    Before,
+}
+
+impl Core {
+    /// Stages positions that an app reports without an operation number. Saying one twice changes nothing: the
+    /// history has one record for each time of a device. What a broker kept counts where it is newer than what is known.
+    pub(crate) fn report_positions(
+        &mut self,
+        device: DeviceId,
+        fixes: &[Fix],
+        told: Told,
+        now: Now,
+    ) -> Result<((), Option<Ticket>), BridgeError> {
+        if self.devices.get(&device).is_none_or(|known| known.revoked) {
+            return Err(BridgeError::NotFound("device"));
+        }
+        if fixes.iter().any(|fix| check_fix_time(fix, now).is_err()) {
+            return Err(BridgeError::Invalid {
+                field: "/tst",
+                reason: "must be after 1999 and at most 72 hours ahead of the server's clock".to_owned(),
+            });
+        }
+        if told == Told::Now {
+            self.heard_ms.insert(device, now.wall_ms);
+        }
+        for fix in fixes {
+            if told == Told::Now || self.is_newest(device, fix) {
+                self.add_to_history(device, *fix, now);
+                self.move_latest(device, *fix, now);
+                metrics::counter!("waypost_bridge_owntracks_positions_total").increment(1);
+            }
+        }
+        Ok(((), self.commit()))
+    }
+
+    /// One record for each time of a device: the same position from two sources is one.
+    pub(super) fn add_to_history(&mut self, device: DeviceId, fix: Fix, now: Now) {
+        let position = Position {
+            fix,
+            received_ms: now.wall_ms,
+        };
+        self.changes.push(Change::AddPosition(device, position));
+    }
+
+    /// A fix from before the latest one changes nothing: history arrives late.
+    pub(super) fn move_latest(&mut self, device: DeviceId, fix: Fix, now: Now) {
+        if !self.is_newest(device, &fix) {
+            return;
+        }
+        let position = Position {
+            fix,
+            received_ms: now.wall_ms,
+        };
+        self.staged_latest.insert(device, position);
+        self.changes.push(Change::PutLatest(device, position));
+        self.effects.push(super::Effect::Latest(device, position));
+    }
+
+    fn is_newest(&self, device: DeviceId, fix: &Fix) -> bool {
+        self.staged_latest
+            .get(&device)
+            .is_none_or(|latest| fix.at_ms > latest.fix.at_ms)
+    }
+}
