@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use waypost_bridge::BridgeOptions;
-use waypost_bridge::core::CoreOptions;
+use waypost_bridge::core::{CoreOptions, Retention};
 use waypost_broker::{Limits, LinkLimits};
 use waypost_proto::{FRAME_BYTES_MAX, TopicPrefix};
 
@@ -33,6 +33,7 @@ pub(crate) struct Config {
     pub(crate) mqtt: MqttConfig,
     pub(crate) broker: BrokerConfig,
     pub(crate) bridge: BridgeConfig,
+    pub(crate) retention: RetentionConfig,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,6 +99,14 @@ pub(crate) struct BridgeConfig {
     repeat_min_s: u64,
     repeat_max_s: u64,
     ledger_ranges_max: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RetentionConfig {
+    entries_days: u32,
+    positions_days: u32,
+    events_days: u32,
 }
 
 /// Which file to read.
@@ -172,6 +181,7 @@ impl Config {
             mqtt,
             broker,
             bridge,
+            retention,
         } = self;
 
         let is_name = |c: char| c.is_ascii_alphanumeric() || "._~/-".contains(c);
@@ -200,6 +210,7 @@ impl Config {
         }
         broker.check(&mqtt.topic_prefix, &mut rules);
         bridge.check(&mut rules);
+        retention.check(&mut rules);
         rules.broken
     }
 
@@ -222,6 +233,11 @@ impl Config {
                 repeat_min: Duration::from_secs(self.bridge.repeat_min_s),
                 repeat_max: Duration::from_secs(self.bridge.repeat_max_s),
                 ledger_ranges_max: self.bridge.ledger_ranges_max,
+                retention: Retention {
+                    entries_days: self.retention.entries_days,
+                    positions_days: self.retention.positions_days,
+                    events_days: self.retention.events_days,
+                },
             },
         })
     }
@@ -351,6 +367,28 @@ impl BridgeConfig {
     }
 }
 
+impl RetentionConfig {
+    fn check(&self, rules: &mut Rules) {
+        for (key, days) in [
+            ("entries_days", self.entries_days),
+            ("positions_days", self.positions_days),
+            ("events_days", self.events_days),
+        ] {
+            rules.require(
+                days <= RETENTION_DAYS_MAX,
+                format!("retention.{key} is at most {RETENTION_DAYS_MAX}; 0 keeps for ever"),
+            );
+        }
+        let events_days = self.events_days;
+        rules.require(
+            self.entries_days == 0 || (1..=self.entries_days).contains(&events_days),
+            "retention.events_days is 1 to entries_days: an event of an entry shows that entry",
+        );
+    }
+}
+
+/// A hundred years: what is meant to be longer is for ever.
+const RETENTION_DAYS_MAX: u32 = 36_500;
 /// The largest packet that MQTT can describe.
 const MQTT_PACKET_BYTES_MAX: usize = 268_435_455;
 
@@ -465,7 +503,13 @@ mod tests {
                 .and_then(|rest| rest.split_once("] "));
             let (unit, text) = unit.unwrap_or_else(|| panic!("{key} has no unit: {comment}"));
             assert!(!unit.is_empty() && text.len() > 10, "{key}: {comment}");
-            for (suffix, expected) in [("_s", "seconds"), ("_bytes", "bytes"), ("_bytes_max", "bytes")] {
+            for (suffix, expected) in [
+                ("_s", "seconds"),
+                ("_bytes", "bytes"),
+                ("_bytes_max", "bytes"),
+                ("_days", "days"),
+                ("_mb", "megabytes"),
+            ] {
                 assert!(
                     !key.ends_with(suffix) || unit == expected,
                     "{key} is in {expected}, not {unit}"
@@ -586,6 +630,9 @@ mod tests {
             ),
             ("bridge.window_bytes", "bridge.window_bytes = 1000"),
             ("bridge.repeat_min_s", "bridge.repeat_min_s = 301"),
+            ("retention.positions_days", "retention.positions_days = 36501"),
+            ("retention.events_days", "retention.entries_days = 30"),
+            ("retention.events_days", "retention.events_days = 0"),
             (
                 "bridge.frame_bytes",
                 "bridge.frame_bytes = 65537\nbridge.window_bytes = 65537",

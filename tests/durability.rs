@@ -14,7 +14,7 @@ use waypost_bridge::link::{BrokerLink, LinkEvent, Retain, Subscriptions};
 use waypost_bridge::once::{Caller, Posted};
 use waypost_bridge::person::{NewPerson, Role};
 use waypost_bridge::position::Position;
-use waypost_bridge::store::{Change, MemoryStore, State, Store, StoreError};
+use waypost_bridge::store::{Change, Found, Look, MemoryStore, State, Store, StoreError};
 use waypost_bridge::stream::Stream;
 use waypost_bridge::{Bridge, BridgeOptions};
 use waypost_proto::{
@@ -58,6 +58,9 @@ impl Store for HeldStore {
     }
     fn track(&self, device: DeviceId, from: i64, to: i64, limit: usize) -> Result<Vec<Position>, StoreError> {
         self.disk.track(device, from, to, limit)
+    }
+    fn find_old(&self, look: &Look) -> Result<Found, StoreError> {
+        self.disk.find_old(look)
     }
     fn events(&self, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
         self.disk.events(after, limit)

@@ -17,7 +17,7 @@ use crate::stream::{Seq, StreamId, StreamView};
 use crate::writer::{Writer, Written};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use waypost_proto::{Topic, TopicPrefix};
 
@@ -61,6 +61,12 @@ pub enum BridgeError {
     /// The same request took effect before, and its answer held a secret, which is not kept.
     #[error("this request took effect before")]
     MadeBefore(Made),
+    /// The events after this cursor are not all there any more: retention has trimmed some.
+    #[error("the event log begins after event {resume_after}; earlier ones are kept no longer")]
+    EventsTrimmed {
+        /// Where to go on.
+        resume_after: EventCursor,
+    },
     /// The server is shutting down.
     #[error("the server is shutting down; try again in a moment")]
     Stopped,
@@ -410,7 +416,10 @@ impl Bridge {
             return Err(BridgeError::KeyReused);
         };
         let found = self.read(move |store| store.entry(stream, seq)).await?;
-        found.ok_or(BridgeError::NotFound("entry"))
+        // It was written together with its key, so it was there.
+        found.ok_or(BridgeError::Conflict(
+            "this request was answered before, and what it wrote is kept no longer; nothing was written again",
+        ))
     }
 
     /// Moves the caller's read cursor; it never goes back.
@@ -460,9 +469,26 @@ impl Bridge {
             .await
     }
 
-    /// The events after a cursor, oldest first, at most `limit`.
+    /// The events after a cursor, oldest first, at most `limit`; after 0 from the first that is kept.
+    ///
+    /// # Errors
+    /// [`BridgeError::EventsTrimmed`] where some after the cursor are not there any more, also for a `limit` of 0.
     pub async fn events(&self, after: EventCursor, limit: usize) -> Result<Vec<Event>> {
-        self.read(move |store| store.events(after, limit)).await
+        let before_first = self.inspect(|core| core.first_event()).await? - 1;
+        let after = if after == 0 { before_first } else { after };
+        if after < before_first {
+            return Err(BridgeError::EventsTrimmed {
+                resume_after: before_first,
+            });
+        }
+        let events = self.read(move |store| store.events(after, limit)).await?;
+        // The log has no gaps: what is missing was trimmed since the first was looked up.
+        match events.first() {
+            Some(first) if first.cursor > after + 1 => Err(BridgeError::EventsTrimmed {
+                resume_after: first.cursor - 1,
+            }),
+            _ => Ok(events),
+        }
     }
 
     /// The cursor of the newest event; 0 while there is none.
@@ -586,7 +612,8 @@ fn wall_ms() -> i64 {
 
 fn now() -> Now {
     Now {
-        monotonic: Instant::now(),
+        // The clock by which the timers sleep, which a test may stop.
+        monotonic: tokio::time::Instant::now().into_std(),
         wall_ms: wall_ms(),
     }
 }
@@ -735,6 +762,10 @@ impl<L: BrokerLink> Rim<L> {
                 let page = Page::After(fetch.after);
                 let entries = self.store.entries(fetch.stream, page, fetch.limit, fetch.head)?;
                 self.core.handle_fetched(fetch, entries, now());
+            }
+            Output::Look(look) => {
+                let found = self.store.find_old(&look)?;
+                self.core.handle_found(&look, found);
             }
             Output::Compare(repeated) => {
                 let taken = self

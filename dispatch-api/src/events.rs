@@ -215,7 +215,8 @@ impl Feed {
             match advanced {
                 Ok(Some(message)) => return Some(message.into()),
                 Ok(None) => {}
-                Err(BridgeError::Stopped) => return None,
+                // A client that is behind the beginning of the log is told so when it comes back.
+                Err(BridgeError::Stopped | BridgeError::EventsTrimmed { .. }) => return None,
                 Err(error) => {
                     tracing::error!(%error, "a stream of events ended because the bridge failed: {error}");
                     return None;
@@ -293,6 +294,8 @@ impl Follower {
         if cursor > last {
             return Err(Problem::cursor_lost(last));
         }
+        // Now, while there is a status to say it with: whether what comes after the cursor is still there.
+        state.bridge().events(cursor, 0).await?;
         Ok(Self {
             live,
             types,

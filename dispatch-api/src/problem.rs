@@ -43,7 +43,7 @@ pub enum ProblemType {
     /// secret, which is not kept; `made` names what it made.
     MadeBefore,
     /// `/problems/cursor-lost` (410): the cursor is beyond the end of the event log, which happens after a backup was
-    /// restored; `resume_after` says where to go on.
+    /// restored, or before its beginning, as old events are kept no longer; `resume_after` says where to go on.
     CursorLost,
     /// `/problems/too-large` (413): the body is larger than 64 kB.
     TooLarge,
@@ -321,6 +321,18 @@ impl Problem {
             ..Self::new(ProblemType::CursorLost, detail)
         }
     }
+
+    /// The event log begins after `before_first`, which is after the cursor that was given.
+    fn cursor_trimmed(before_first: u64) -> Self {
+        let detail = format!(
+            "Events after this cursor are kept no longer. Read again what you show, then go on after {before_first}; an \
+             empty `after` begins with the first event that is kept."
+        );
+        Self {
+            resume_after: Some(before_first),
+            ..Self::new(ProblemType::CursorLost, detail)
+        }
+    }
 }
 
 impl From<Made> for Problem {
@@ -401,6 +413,7 @@ impl From<BridgeError> for Problem {
                 "This Idempotency-Key was used for another request. Send this one under a new key.",
             ),
             BridgeError::MadeBefore(made) => made.into(),
+            BridgeError::EventsTrimmed { resume_after } => Self::cursor_trimmed(resume_after),
             BridgeError::Stopped => Self::busy("The server is shutting down. Try again in a few seconds.", 5),
             BridgeError::Store(error) => {
                 tracing::error!(%error, "a request failed because the store did: {error}");

@@ -64,13 +64,13 @@ impl World {
     }
 
     fn with(set: impl FnOnce(ApiStateBuilder) -> ApiStateBuilder) -> Self {
+        Self::on(Arc::new(MemoryStore::new()), set)
+    }
+
+    /// On a store that holds something already.
+    fn on(store: Arc<MemoryStore>, set: impl FnOnce(ApiStateBuilder) -> ApiStateBuilder) -> Self {
         let (devices, inbox) = mpsc::unbounded_channel();
-        let (bridge, _running) = Bridge::start(
-            Arc::new(MemoryStore::new()),
-            Link(inbox),
-            BridgeOptions::default(),
-        )
-        .unwrap();
+        let (bridge, _running) = Bridge::start(store, Link(inbox), BridgeOptions::default()).unwrap();
         let (stop, stopping) = watch::channel(false);
         let state = ApiState::builder(bridge.clone(), "waypost.test")
             .mqtt(["mqtt://waypost.test:1883"])

@@ -241,7 +241,9 @@ impl Core {
                 .get(&(id, Member::Person(person)))
                 .map_or(0, |c| c.read)
         });
-        let unread = read.map_or(0, |read| state.head.saturating_sub(read));
+        // What was trimmed is not unread any more.
+        let trimmed = self.first_seq(id) - 1;
+        let unread = read.map_or(0, |read| state.head.saturating_sub(read.max(trimmed)));
         Some(StreamView {
             stream: state.stream.clone(),
             head: state.head,

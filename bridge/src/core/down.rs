@@ -21,6 +21,7 @@ impl Core {
         while let Some(device) = self.dirty.pop_first() {
             self.speak(device, None, now);
         }
+        self.sweep.arm(now);
         self.commit();
     }
 
@@ -41,7 +42,19 @@ impl Core {
             .transfers
             .get(&(fetch.device, session.epoch))
             .and_then(|held| held.get(&fetch.stream));
+        let flow = session.flows.get(&fetch.stream).copied().unwrap_or_default();
+        let reached = held.map_or(0, Cumulative::through).max(flow.sent_through);
         let (mut items, mut scanned) = deliverable(&state.stream, fetch, held, entries);
+        if reached < fetch.after {
+            // The read began behind what was trimmed.
+            let trimmed = Item::Skip {
+                stream: fetch.stream,
+                first_seq: reached + 1,
+                last_seq: fetch.after,
+                reason: SkipReason::Trimmed,
+            };
+            items.insert(0, trimmed);
+        }
         let room = self.options.window_bytes.saturating_sub(session.under_way_bytes);
         let mut bytes = 0;
         let fitting = items.iter().take_while(|item| {
@@ -52,7 +65,7 @@ impl Core {
         let fitting = fitting.count();
         if fitting < items.len() {
             items.truncate(fitting);
-            scanned = items.last().map_or(fetch.after, |item| item.place().last_seq);
+            scanned = items.last().map_or(reached, |item| item.place().last_seq);
         }
         session.flows.entry(fetch.stream).or_default().sent_through = scanned;
         self.dirty.insert(fetch.device);
@@ -76,6 +89,7 @@ impl Core {
             metrics::counter!("waypost_bridge_repetitions_total").increment(1);
             self.dirty.insert(device);
         }
+        self.sweep(now);
     }
 
     /// Publishes what a session has to say, with the entries that were `fetched`; asks for entries first where none
@@ -133,7 +147,8 @@ impl Core {
                 device,
                 tag: session.tag,
                 stream,
-                after,
+                // Whatever comes before the first entry is said without reading.
+                after: after.max(self.first_seq(stream) - 1),
                 head: state.head,
                 limit: FETCH_ENTRIES,
             };

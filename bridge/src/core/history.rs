@@ -54,6 +54,7 @@ impl Core {
             fix,
             received_ms: now.wall_ms,
         };
+        self.mark_position(device, &fix, now);
         self.changes.push(Change::AddPosition(device, position));
     }
 

@@ -16,6 +16,7 @@ mod down;
 mod history;
 mod once;
 mod people;
+mod retention;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -28,12 +29,14 @@ use crate::event::{Event, EventCursor, EventKind, LiveEvent};
 use crate::key::ApiKey;
 use crate::person::{Person, SignIn};
 use crate::position::Position;
-use crate::store::{Change, MemberCursor, State};
+use crate::store::{Change, Look, MemberCursor, State};
 use crate::stream::{Member, Stream};
 use audit::Refusals;
 use bytes::Bytes;
 pub(crate) use history::Told;
 use once::RecentPosts;
+pub use retention::Retention;
+use retention::{Sweep, Trimmed};
 use session::Session;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -73,6 +76,8 @@ pub enum Output {
     Write(Ticket, Vec<Change>),
     /// Read entries after a number, then [`Core::handle_fetched`].
     Fetch(Fetch),
+    /// Look for what is too old, then [`Core::handle_found`].
+    Look(Look),
     /// Compare a repeated operation with the one that was taken, then [`Core::handle_compared`].
     Compare(Repeated),
     /// Publish a frame on `d/<device>`.
@@ -132,6 +137,8 @@ pub struct CoreOptions {
     /// How many ranges of operations may stand above a gap for each outbox; 64. An operation that would open another
     /// is left for its repetition.
     pub ledger_ranges_max: usize,
+    /// How long each kind is kept.
+    pub retention: Retention,
 }
 
 impl Default for CoreOptions {
@@ -142,6 +149,7 @@ impl Default for CoreOptions {
             repeat_min: Duration::from_secs(10),
             repeat_max: Duration::from_secs(300),
             ledger_ranges_max: 64,
+            retention: Retention::default(),
         }
     }
 }
@@ -195,6 +203,7 @@ pub struct Core {
     asked_for_hello: BTreeMap<DeviceId, Instant>,
     timers: BTreeSet<(Instant, DeviceId)>,
     dirty: BTreeSet<DeviceId>,
+    sweep: Sweep,
     outputs: VecDeque<Output>,
     stopping: bool,
 }
@@ -255,6 +264,7 @@ enum Effect {
         op: OpNumber,
     },
     EndSessions(DeviceId),
+    Trimmed(Trimmed),
 }
 
 impl Core {
@@ -344,6 +354,7 @@ impl Core {
             asked_for_hello: BTreeMap::new(),
             timers: BTreeSet::new(),
             dirty: BTreeSet::new(),
+            sweep: Sweep::new(state.first_seqs, state.first_event, state.first_position_day),
             outputs: VecDeque::new(),
             stopping: false,
         }
@@ -366,7 +377,8 @@ impl Core {
 
     /// When [`Core::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
+        let repetition = self.timers.first().map(|(at, _)| *at);
+        repetition.into_iter().chain(self.sweep.poll_timeout()).min()
     }
 
     /// How many writes are not yet reported as stored.
@@ -519,6 +531,7 @@ impl Core {
                 self.end_session(device);
                 self.outputs.push_back(Output::Disconnect(device));
             }
+            Effect::Trimmed(trimmed) => self.take_trimmed(trimmed),
         }
     }
 
@@ -550,14 +563,17 @@ impl Core {
     fn append_entry(&mut self, entry: Entry, author: Member, now: Now) {
         let (stream, seq) = (entry.stream, entry.seq);
         if let Some(answered) = entry.reply_to {
-            self.changes.push(Change::AddReceipt {
-                stream,
-                member: author,
-                rung: crate::entry::Rung::Acted,
-                first_seq: answered.number(),
-                last_seq: answered.number(),
-                moment: entry.accepted,
-            });
+            // Of an entry that was trimmed there are no receipts any more.
+            if answered.number() >= self.first_seq(stream) {
+                self.changes.push(Change::AddReceipt {
+                    stream,
+                    member: author,
+                    rung: crate::entry::Rung::Acted,
+                    first_seq: answered.number(),
+                    last_seq: answered.number(),
+                    moment: entry.accepted,
+                });
+            }
             let kind = EventKind::EntryActed {
                 stream,
                 seq: answered,

@@ -1,6 +1,7 @@
 //! The core driven by plain values: a virtual clock, a store in memory, and writes that complete when a test says so.
 
 mod owntracks;
+mod retention;
 
 use super::*;
 use crate::device::NewDevice;
@@ -134,6 +135,10 @@ impl World {
                             .entries(fetch.stream, page, fetch.limit, fetch.head)
                             .unwrap();
                         self.core.handle_fetched(fetch, entries, self.now);
+                    }
+                    Output::Look(look) => {
+                        let found = self.store.find_old(&look).unwrap();
+                        self.core.handle_found(&look, found);
                     }
                     Output::Compare(repeated) => {
                         let taken = self

@@ -396,6 +396,11 @@ impl Core {
         silent: bool,
         now: Now,
     ) {
+        // Of entries that were trimmed there are no receipts any more.
+        let first_seq = first_seq.max(self.first_seq(stream));
+        if first_seq > last_seq {
+            return;
+        }
         self.changes.push(Change::AddReceipt {
             stream,
             member,

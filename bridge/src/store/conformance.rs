@@ -1,6 +1,9 @@
 //! What every engine must do: one suite, run on each of them.
 
-use super::{Change, FjallStore, MemberCursor, MemoryStore, Store, StoreError};
+use super::{
+    Change, DAY_MS, FjallStore, Found, FoundPositions, Look, MemberCursor, MemoryStore, PositionMark, Store,
+    StoreError, Trim,
+};
 use crate::audit::{Actor, AuditEntry, Outcome};
 use crate::device::{Device, Driver};
 use crate::entry::{Author, Entry, EntryBody, Moment, Page, Rung};
@@ -464,6 +467,178 @@ fn the_audit_record_is_read_from_its_end() {
         assert_eq!(store.audit(Some(4), 9).unwrap(), rest, "{engine}");
         assert_eq!(store.audit(Some(1), 9).unwrap(), [], "{engine}");
         assert_eq!(store.audit(Some(0), 9).unwrap(), [], "{engine}");
+    });
+}
+
+#[test]
+fn what_is_trimmed_is_gone_and_where_each_kind_begins_is_remembered() {
+    engines(|engine, reopen| {
+        let (device, member) = (device_id(1), Member::Device(device_id(1)));
+        let stream = direct(1, 1);
+        let aged = |number: u64, at_ms: i64| {
+            let mut entry = entry(1, number, Author::Person(PersonId::new(1).unwrap()));
+            entry.accepted.server_ms = at_ms;
+            Change::AppendEntry(entry)
+        };
+        let receipt = |rung, first_seq, last_seq| Change::AddReceipt {
+            stream: stream.id,
+            member,
+            rung,
+            first_seq,
+            last_seq,
+            moment: Moment::server(5),
+        };
+        let event = |cursor, at_ms| {
+            Change::AppendEvent(Event {
+                cursor,
+                at_ms,
+                kind: EventKind::DeviceOnline(device),
+            })
+        };
+        let mark = |received_day, measured_day| PositionMark {
+            received_day,
+            device,
+            measured_day,
+        };
+        let position = |at_ms, received_day: i64| {
+            let fix = Fix {
+                at_ms,
+                ..Fix::from_degrees(0, 1.5, 2.5).unwrap()
+            };
+            Change::AddPosition(
+                device,
+                Position {
+                    fix,
+                    received_ms: received_day * DAY_MS + 7,
+                },
+            )
+        };
+        {
+            let store = reopen();
+            store.load(42).unwrap();
+            store
+                .commit(&[
+                    Change::PutStream(stream.clone()),
+                    aged(1, 100),
+                    aged(2, 200),
+                    aged(3, 300),
+                    receipt(Rung::Sent, 1, 1),
+                    receipt(Rung::Sent, 2, 3),
+                    receipt(Rung::Read, 1, 2),
+                    event(1, 100),
+                    event(2, 200),
+                    Change::MarkPositions(mark(20, -1)),
+                    Change::MarkPositions(mark(21, 3)),
+                    position(-DAY_MS, 20),
+                    position(-1, 20),
+                    position(0, 19),
+                    position(3 * DAY_MS, 21),
+                ])
+                .unwrap();
+            let entries = |first_seq, before_ms| {
+                let look = Look::Entries {
+                    stream: stream.clone(),
+                    first_seq,
+                    head: 3,
+                    before_ms,
+                };
+                store.find_old(&look).unwrap()
+            };
+            let found = |last_seq, receipts: &[(Rung, u64)], next_ms| Found::Entries {
+                last_seq,
+                receipts: receipts
+                    .iter()
+                    .map(|(rung, last_seq)| (member, *rung, *last_seq))
+                    .collect(),
+                next_ms,
+            };
+            assert_eq!(entries(1, 100), found(None, &[], Some(100)), "{engine}");
+            assert_eq!(
+                entries(1, 250),
+                found(Some(2), &[(Rung::Sent, 1), (Rung::Read, 2)], Some(300)),
+                "{engine}: a receipt that reaches further stays"
+            );
+            let all = [(Rung::Sent, 1), (Rung::Sent, 3), (Rung::Read, 2)];
+            assert_eq!(entries(1, 301), found(Some(3), &all, None), "{engine}");
+            let events = |before_ms| Look::Events {
+                first: 1,
+                last: 2,
+                before_ms,
+            };
+            let first_event = Found::Events {
+                last: Some(1),
+                next_ms: Some(200),
+            };
+            assert_eq!(store.find_old(&events(150)).unwrap(), first_event, "{engine}");
+            let positions = |first_day, before_day, resume| {
+                let look = Look::Positions {
+                    first_day,
+                    before_day,
+                    resume,
+                };
+                store.find_old(&look).unwrap()
+            };
+            let of = |mark, old: &[i64]| {
+                Found::Positions(Some(FoundPositions {
+                    mark,
+                    old: old.to_vec(),
+                    resume_after: None,
+                }))
+            };
+            assert_eq!(positions(0, 20, None), Found::Positions(None), "{engine}");
+            assert_eq!(
+                positions(0, 21, None),
+                of(mark(20, -1), &[-DAY_MS, -1]),
+                "{engine}"
+            );
+            let resumed = positions(0, 21, Some((mark(20, -1), -DAY_MS)));
+            assert_eq!(resumed, of(mark(20, -1), &[-1]), "{engine}");
+            assert_eq!(
+                positions(21, 22, None),
+                of(mark(21, 3), &[3 * DAY_MS]),
+                "{engine}"
+            );
+            store
+                .commit(
+                    &[
+                        Trim::Entry(stream.id, 1),
+                        Trim::Entry(stream.id, 2),
+                        Trim::Entry(stream.id, 3),
+                        Trim::Receipt {
+                            stream: stream.id,
+                            member,
+                            rung: Rung::Sent,
+                            last_seq: 1,
+                        },
+                        Trim::FirstSeq(stream.id, 4),
+                        Trim::Event(1),
+                        Trim::Event(2),
+                        Trim::FirstEvent(3),
+                        Trim::Position(device, -1),
+                        Trim::Mark(mark(20, -1)),
+                        Trim::FirstDay(20),
+                    ]
+                    .map(Change::from),
+                )
+                .unwrap();
+        }
+        let store = reopen();
+        let state = store.load(42).unwrap();
+        assert_eq!(
+            state.streams[&stream.id].1, 3,
+            "{engine}: the end of an empty log"
+        );
+        assert_eq!(state.first_seqs[&stream.id], 4, "{engine}");
+        let first_and_last = (state.first_event, state.last_event, state.first_position_day);
+        assert_eq!(first_and_last, (3, 2, 20), "{engine}");
+        for page in [Page::Newest, Page::Before(9), Page::After(0)] {
+            assert_eq!(store.entries(stream.id, page, 9, 9).unwrap(), [], "{engine}");
+        }
+        assert_eq!(store.receipts(&stream, seq(1)).unwrap(), None, "{engine}");
+        assert_eq!(store.events(0, 9).unwrap(), [], "{engine}");
+        let left = store.track(device, i64::MIN, i64::MAX, 9).unwrap();
+        let left: Vec<i64> = left.iter().map(|position| position.fix.at_ms).collect();
+        assert_eq!(left, [-DAY_MS, 0, 3 * DAY_MS], "{engine}");
     });
 }
 

@@ -77,7 +77,7 @@ impl FjallKeys {
             Table::PostedByTime as u8,
         ];
         match key.first() {
-            Some(table) if *table == Table::Track as u8 => &self.track,
+            Some(table) if [Table::Track as u8, Table::PositionMarks as u8].contains(table) => &self.track,
             Some(table) if LOG.contains(table) => &self.log,
             _ => &self.state,
         }

@@ -27,6 +27,9 @@ pub(super) enum Table {
     Posted = b'i',
     PostedByTime = b'I',
     Track = b'T',
+    FirstSeqs = b'f',
+    Firsts = b'F',
+    PositionMarks = b'D',
 }
 
 /// A key under construction.

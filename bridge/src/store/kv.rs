@@ -2,7 +2,7 @@
 
 use super::keys::{self, Key, Numbers, Table};
 use super::records::{MetaRecord, ReceiptRecord, Record};
-use super::{Change, MemberCursor, State, Store, StoreError};
+use super::{Change, Found, Look, MemberCursor, State, Store, StoreError};
 use crate::audit::AuditEntry;
 use crate::device::Device;
 use crate::entry::{Author, Entry, Moment, Page, Receipt, Rung};
@@ -74,9 +74,14 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
             transfers: BTreeMap::new(),
             cursors: BTreeMap::new(),
             latest: BTreeMap::new(),
-            last_event: self.last_number(Key::of(Table::Events))?,
-            last_audit: self.last_number(Key::of(Table::Audit))?,
+            last_event: 0,
+            last_audit: self.last_number(Key::of(Table::Audit), 1)?,
+            first_seqs: BTreeMap::new(),
+            first_event: 1,
+            first_position_day: 0,
         };
+        self.load_firsts(&mut state)?;
+        state.last_event = self.last_number(Key::of(Table::Events), state.first_event)?;
         self.each(Table::Devices, |_, device: Device| {
             state.devices.insert(device.id, device);
             Some(())
@@ -99,7 +104,8 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
             Some(())
         })?;
         for stream in streams {
-            let head = self.last_number(Key::of(Table::Entries).u32(stream.id.number()))?;
+            let first_seq = state.first_seqs.get(&stream.id).copied().unwrap_or(1);
+            let head = self.last_number(Key::of(Table::Entries).u32(stream.id.number()), first_seq)?;
             state.streams.insert(stream.id, (stream, head));
         }
         self.each(Table::Ledgers, |mut key, taken: Cumulative| {
@@ -155,10 +161,11 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
         limit: usize,
         head: u64,
     ) -> Result<Vec<Entry>, StoreError> {
+        let first_seq = self.first_seq(stream)?;
         let (first, last, order) = match page {
-            Page::Newest => (1, head, Order::Descending),
-            Page::Before(seq) => (1, head.min(seq.saturating_sub(1)), Order::Descending),
-            Page::After(seq) => (seq.saturating_add(1), head, Order::Ascending),
+            Page::Newest => (first_seq, head, Order::Descending),
+            Page::Before(seq) => (first_seq, head.min(seq.saturating_sub(1)), Order::Descending),
+            Page::After(seq) => (first_seq.max(seq.saturating_add(1)), head, Order::Ascending),
         };
         let mut entries = self.read_range(
             &keys::entry(stream, first),
@@ -223,13 +230,17 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
     }
 
     fn events(&self, after: EventCursor, limit: usize) -> Result<Vec<Event>, StoreError> {
-        let first = keys::event(after.saturating_add(1));
+        let first = keys::event(after.saturating_add(1).max(self.first_event()?));
         self.read_range(&first, &keys::event(u64::MAX), Order::Ascending, limit)
     }
 
     fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
         let last = before.map_or(u64::MAX, |before| before.saturating_sub(1));
         self.read_range(&keys::audit(1), &keys::audit(last), Order::Descending, limit)
+    }
+
+    fn find_old(&self, look: &Look) -> Result<Found, StoreError> {
+        KeyedStore::find_old(self, look)
     }
 
     fn posted(&self, caller: Caller, key: &str) -> Result<Option<Posted>, StoreError> {
@@ -325,14 +336,15 @@ impl<K: OrderedKeys> KeyedStore<K> {
         Ok(())
     }
 
-    /// The number at the end of the last key with this beginning; 0 where there is none.
-    fn last_number(&self, prefix: Key) -> Result<u64, StoreError> {
+    /// The number at the end of the last key with this beginning and a number of at least `first_number`; the one
+    /// before that where there is none.
+    fn last_number(&self, prefix: Key, first_number: u64) -> Result<u64, StoreError> {
         let prefix = prefix.done();
         let (first, last) = (
-            [&prefix[..], &[0; 8]].concat(),
+            [&prefix[..], &first_number.to_be_bytes()].concat(),
             [&prefix[..], &[0xff; 8]].concat(),
         );
-        let mut number = Some(0);
+        let mut number = Some(first_number.saturating_sub(1));
         self.0.scan(&first, &last, Order::Descending, &mut |key, _| {
             number = Numbers(&key[prefix.len()..]).u64();
             Ok(ControlFlow::Break(()))
@@ -409,6 +421,8 @@ fn write(change: &Change) -> Write {
         Change::AddPosition(device, position) => {
             (keys::track(*device, position.fix.at_ms), Some(position.encode()))
         }
+        Change::MarkPositions(mark) => (mark.key(), Some(Vec::new())),
+        Change::Trim(trim) => trim.write(),
         Change::PutPosted { .. } | Change::ExpirePosted { .. } => {
             unreachable!("these take more than one write")
         }

@@ -10,10 +10,12 @@ mod keys;
 mod kv;
 mod memory;
 mod records;
+mod retention;
 
 pub use fjall::{FjallKeys, FjallStore};
 pub use kv::{KeyedStore, Order, OrderedKeys, Visit, Write};
 pub use memory::{MemoryKeys, MemoryStore};
+pub use retention::{DAY_MS, Found, FoundPositions, LOOK_RECORDS_MAX, Look, PositionMark, Trim};
 
 use crate::audit::AuditEntry;
 use crate::device::Device;
@@ -68,6 +70,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Lines of the audit record before a number, or the last ones; newest first, at most `limit`.
     fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditEntry>, StoreError>;
+
+    /// What retention may take: old records from where their kind begins, a bounded number of them.
+    fn find_old(&self, look: &Look) -> Result<Found, StoreError>;
 
     /// What an idempotency key of this caller made.
     fn posted(&self, caller: Caller, key: &str) -> Result<Option<Posted>, StoreError>;
@@ -177,6 +182,10 @@ pub enum Change {
     PutLatest(DeviceId, Position),
     /// Where a device was.
     AddPosition(DeviceId, Position),
+    /// Positions arrived, to be looked at when their time is over.
+    MarkPositions(PositionMark),
+    /// Something goes whose time is over.
+    Trim(Trim),
     /// What an idempotency key made.
     PutPosted {
         /// Whose key.
@@ -233,8 +242,14 @@ pub struct State {
     pub cursors: BTreeMap<(StreamId, Member), MemberCursor>,
     /// Where each device is.
     pub latest: BTreeMap<DeviceId, Position>,
-    /// The newest event; 0 for none.
+    /// The newest event that ever was; 0 for none.
     pub last_event: EventCursor,
     /// The last line of the audit record; 0 for none.
     pub last_audit: u64,
+    /// The first entry that is kept, for each stream of which some were trimmed.
+    pub first_seqs: BTreeMap<StreamId, u64>,
+    /// The first event that is kept; 1 where none was trimmed.
+    pub first_event: EventCursor,
+    /// There is no mark of positions from before this day.
+    pub first_position_day: u32,
 }

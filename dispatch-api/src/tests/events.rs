@@ -4,6 +4,8 @@ use super::*;
 use axum::body::BodyDataStream;
 use futures_util::StreamExt;
 use std::time::Duration;
+use waypost_bridge::event::{Event, EventKind};
+use waypost_bridge::store::{Change, Store, Trim};
 
 /// A client of the stream.
 struct Client {
@@ -510,5 +512,35 @@ async fn a_cursor_of_the_future_is_told_where_to_go_on() {
     for wrong in ["after=x", "wait=31", "wait=-1", "limit=0", "types=x", "cursor=1"] {
         let answer = world.get(SERVER_TOKEN, &format!("{EVENTS}?{wrong}")).await;
         answer.expect_problem(400, "invalid-parameters");
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_from_before_the_beginning_of_the_log_is_told_where_to_go_on() {
+    // A store of which the first two events were trimmed.
+    let store = Arc::new(MemoryStore::new());
+    let event = |cursor| Event {
+        cursor,
+        at_ms: now_ms(),
+        kind: EventKind::DeviceOnline(DeviceId::new(1).unwrap()),
+    };
+    let mut changes: Vec<Change> = (3..=4).map(|cursor| Change::AppendEvent(event(cursor))).collect();
+    changes.push(Trim::FirstEvent(3).into());
+    store.commit(&changes).unwrap();
+    let world = World::on(store, |state| state);
+    for after in ["1", "1&types=waypost.device.online"] {
+        for asked in ["/api/v1/events/stream", EVENTS] {
+            let path = format!("{asked}?after={after}");
+            let problem = world
+                .get(SERVER_TOKEN, &path)
+                .await
+                .expect_problem(410, "cursor-lost");
+            assert_eq!(problem["resume_after"], "2");
+        }
+    }
+    for after in ["2", ""] {
+        let mut client = world.follow(SERVER_TOKEN, &format!("?after={after}"), None).await;
+        let ids: Vec<_> = client.many(2).await.iter().map(|told| told.id).collect();
+        assert_eq!(ids, [Some(3), Some(4)], "after {after:?}");
     }
 }

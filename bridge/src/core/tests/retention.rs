@@ -1,0 +1,380 @@
+//! What is too old goes, in bounded steps, and everybody is told by a skip range.
+
+use super::*;
+use crate::store::{DAY_MS, LOOK_RECORDS_MAX};
+
+impl World {
+    /// Days pass, the connection does not: nothing that a device would say is simulated.
+    fn pass_days(&mut self, days: i64) {
+        self.now.wall_ms += days * DAY_MS;
+        self.now.monotonic += Duration::from_secs(3_600);
+    }
+
+    /// Goes on until a sweep finds nothing more to do; gives the largest write of it.
+    fn sweep(&mut self) -> usize {
+        let mut largest = 0;
+        // The flush after a start sets the first step.
+        self.settle();
+        let until = self.now.monotonic + Duration::from_secs(300);
+        while let Some(at) = self.core.poll_timeout().filter(|at| *at <= until) {
+            self.now.monotonic = self.now.monotonic.max(at);
+            self.core.handle_timeout(self.now);
+            self.drain();
+            largest = self
+                .unsynced
+                .iter()
+                .map(|(_, changes)| changes.len())
+                .fold(largest, usize::max);
+            self.settle();
+        }
+        largest
+    }
+
+    fn seqs(&self, stream: StreamId) -> Vec<u64> {
+        let entries = self.store.entries(stream, Page::After(0), 10_000, u64::MAX);
+        entries.unwrap().iter().map(|entry| entry.seq.number()).collect()
+    }
+
+    /// How many records are left of all kinds.
+    fn receipts_of(&self, stream: &Stream, first: u64, last: u64) -> usize {
+        let look = Look::Entries {
+            stream: stream.clone(),
+            first_seq: first,
+            head: last,
+            before_ms: i64::MAX,
+        };
+        match self.store.find_old(&look).unwrap() {
+            crate::store::Found::Entries { receipts, .. } => receipts.len(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// (first number, count, reason) of all skip ranges in some frames.
+fn skips_of(frames: &[wire::DownFrame]) -> Vec<(u64, u64, wire::SkipReason)> {
+    let skips = frames.iter().flat_map(|frame| &frame.skips);
+    skips
+        .map(|skip| (skip.first_seq, skip.count, skip.reason()))
+        .collect()
+}
+
+#[test]
+fn old_entries_and_their_receipts_go_and_the_numbers_go_on() {
+    let (mut world, device) = World::in_session();
+    let person = world.add_person();
+    for text in ["one", "two", "three"] {
+        world.post(person, device.stream, text);
+    }
+    world.up(&device, &reported(1, cursor(device.stream, 3, 2)));
+    world.pass_days(300);
+    world.post(person, device.stream, "four");
+    let stream = world.core.stream(None, device.stream).unwrap().stream;
+    assert!(world.receipts_of(&stream, 1, 3) > 0);
+    world.sweep();
+    assert_eq!(world.seqs(device.stream), [1, 2, 3, 4], "nothing is old yet");
+
+    world.pass_days(66);
+    world.sweep();
+    assert_eq!(world.seqs(device.stream), [4]);
+    let first = Seq::new(1).unwrap();
+    assert_eq!(world.store.entry(device.stream, first).unwrap(), None);
+    let view = world.core.stream(Some(person), device.stream).unwrap();
+    assert_eq!(
+        (view.head, view.unread),
+        (4, 0),
+        "whoever wrote the last one has read what there is"
+    );
+
+    world.pass_days(400);
+    world.sweep();
+    assert_eq!(world.seqs(device.stream), [0; 0]);
+    world.restart();
+    assert_eq!(
+        world.core.stream(None, device.stream).unwrap().head,
+        4,
+        "an empty log remembers its end"
+    );
+    assert_eq!(
+        world.post(person, device.stream, "five").number(),
+        5,
+        "a number is never given twice"
+    );
+    world.restart();
+    assert_eq!(world.core.stream(None, device.stream).unwrap().head, 5);
+}
+
+#[test]
+fn an_unread_entry_goes_like_any_other_and_is_not_counted_as_unread() {
+    let (mut world, device) = World::in_session();
+    let reader = world.add_person();
+    world.up(&device, &ops(1, 1, device.stream, &["one", "two"]));
+    assert_eq!(world.core.stream(Some(reader), device.stream).unwrap().unread, 2);
+    world.pass_days(366);
+    world.sweep();
+    assert_eq!(world.core.stream(Some(reader), device.stream).unwrap().unread, 0);
+}
+
+#[test]
+fn a_connected_device_that_lags_gets_one_skip_range_and_what_is_left() {
+    let (mut world, device) = World::in_session();
+    let person = world.add_person();
+    for number in 0..700 {
+        world.post(person, device.stream, &format!("old {number}"));
+    }
+    world.up(&device, &reported(1, cursor(device.stream, 10, 0)));
+    world.pass_days(366);
+    world.post(person, device.stream, "new");
+    world.sent.clear();
+    world.sweep();
+    assert_eq!(world.seqs(device.stream), [701]);
+    // The repetition says what it is now.
+    let frames = world.frames();
+    assert_eq!(
+        skips_of(&frames).last(),
+        Some(&(11, 690, wire::SkipReason::Trimmed))
+    );
+    assert_eq!(entries_of(&frames).last(), Some(&(701, 0)));
+    let frames = world.up(&device, &reported(1, cursor(device.stream, 701, 0)));
+    assert_eq!(
+        skips_of(&frames),
+        [],
+        "a device that holds the range is told no more of it"
+    );
+    let stream = world.core.stream(None, device.stream).unwrap().stream;
+    assert_eq!(
+        world.receipts_of(&stream, 1, 700),
+        0,
+        "what comes late for a trimmed entry leaves no record"
+    );
+}
+
+#[test]
+fn a_device_that_was_away_gets_one_skip_range_also_where_nothing_is_left() {
+    let (mut world, device) = World::in_session();
+    let person = world.add_person();
+    world.core.handle_disconnected(device.id, world.now);
+    world.settle();
+    for number in 0..100 {
+        world.post(person, device.stream, &format!("old {number}"));
+    }
+    world.pass_days(366);
+    world.sweep();
+    world.restart();
+    let frames = world.hello(&device, 2, 0);
+    assert_eq!(skips_of(&frames), [(1, 100, wire::SkipReason::Trimmed)]);
+    assert_eq!(entries_of(&frames), []);
+    let frames = world.up(&device, &reported(2, cursor(device.stream, 100, 0)));
+    assert_eq!(
+        frames.last().unwrap().cursors[0].delivered,
+        100,
+        "its cursor is taken and echoed"
+    );
+    world.post(person, device.stream, "new");
+    assert_eq!(entries_of(&world.frames()), [(101, 0)]);
+}
+
+#[test]
+fn a_step_is_bounded_and_a_restart_in_the_middle_goes_on_where_it_was() {
+    let (mut world, device) = World::in_session();
+    let many = 3 * LOOK_RECORDS_MAX;
+    let person = world.add_person();
+    world.core.handle_disconnected(device.id, world.now);
+    for number in 0..many {
+        world.post(person, device.stream, &format!("old {number}"));
+    }
+    world.pass_days(366);
+    // The first two steps; the second dies before it is on disk.
+    world.now.monotonic += Duration::from_secs(60);
+    world.settle();
+    world.now.monotonic += Duration::from_secs(60);
+    world.core.handle_timeout(world.now);
+    world.settle();
+    let left = world.seqs(device.stream);
+    assert!(!left.is_empty() && left.len() < many, "{}", left.len());
+    world.now.monotonic += Duration::from_secs(60);
+    world.core.handle_timeout(world.now);
+    world.drain();
+    assert_eq!(world.unsynced.len(), 1);
+    world.restart();
+    assert_eq!(world.seqs(device.stream), left);
+    let largest = world.sweep();
+    assert_eq!(world.seqs(device.stream), [0; 0]);
+    assert!(largest <= 3 * LOOK_RECORDS_MAX, "{largest} changes at once");
+}
+
+#[test]
+fn a_repetition_of_a_trimmed_operation_is_still_no_second_entry() {
+    let (mut world, device) = World::in_session();
+    world.up(&device, &ops(1, 1, device.stream, &["once"]));
+    world.pass_days(366);
+    world.sweep();
+    world.restart();
+    world.hello(&device, 2, 0);
+    let frames = world.up(&device, &ops(2, 1, device.stream, &["once"]));
+    assert_eq!(frames.last().unwrap().accepted_through, 1);
+    assert_eq!(world.seqs(device.stream), [0; 0]);
+    let frames = world.up(&device, &ops(2, 1, device.stream, &["another"]));
+    assert_eq!(
+        frames.last().unwrap().forked_op,
+        1,
+        "its digest is remembered, too"
+    );
+}
+
+#[test]
+fn an_answer_to_a_trimmed_entry_is_taken_and_leaves_no_receipt_behind() {
+    let (mut world, device) = World::in_session();
+    let person = world.add_person();
+    world.post(person, device.stream, "a question");
+    world.pass_days(366);
+    world.sweep();
+    let answer = Operation {
+        reply_to: Seq::new(1),
+        ..Operation::text(device.stream, "an answer")
+    };
+    let frame = wire::UpFrame {
+        stamp: stamp(1, 10),
+        first_op: 1,
+        ops: vec![answer.to_wire()],
+        ..Default::default()
+    };
+    let frames = world.up(&device, &frame);
+    assert_eq!(refusals_of(&frames), []);
+    assert_eq!(world.texts(device.stream), ["an answer"]);
+    let stream = world.core.stream(None, device.stream).unwrap().stream;
+    assert_eq!(world.receipts_of(&stream, 1, 1), 0);
+}
+
+#[test]
+fn old_events_go_and_the_log_says_where_it_begins() {
+    let (mut world, device) = World::in_session();
+    let last = world.core.last_event();
+    assert!(last > 0);
+    world.pass_days(91);
+    world.sweep();
+    assert_eq!(world.store.events(0, 100).unwrap(), []);
+    assert_eq!(
+        (world.core.first_event(), world.core.last_event()),
+        (last + 1, last)
+    );
+    world.restart();
+    assert_eq!(
+        (world.core.first_event(), world.core.last_event()),
+        (last + 1, last)
+    );
+    world.hello(&device, 2, 0);
+    let cursors: Vec<u64> = world
+        .store
+        .events(0, 100)
+        .unwrap()
+        .iter()
+        .map(|event| event.cursor)
+        .collect();
+    assert_eq!(cursors, [last + 1], "a cursor is never given twice");
+}
+
+#[test]
+fn positions_age_from_the_day_on_which_they_arrived() {
+    let (mut world, device) = World::in_session();
+    let from = |start_ms: i64, count: i64| -> Vec<Fix> {
+        (0..count)
+            .map(|n| Fix::from_degrees(start_ms + n * 1_000, 1.0, 2.0).unwrap())
+            .collect()
+    };
+    let at = |world: &World| -> Vec<i64> {
+        let track = world.store.track(device.id, i64::MIN, i64::MAX, 100_000).unwrap();
+        track.iter().map(|position| position.fix.at_ms).collect()
+    };
+    // Driven today, over midnight; and a recording of years ago.
+    let (today, recorded) = (world.now.wall_ms, 1_380_000_000_000);
+    let many = i64::try_from(LOOK_RECORDS_MAX).unwrap() + 100;
+    let mut op = 1;
+    let mut track = |world: &mut World, fixes: Vec<Fix>| {
+        for part in fixes.chunks(1_000) {
+            let operation = Operation::track(part.to_vec(), TrackKind::Recording);
+            let frame = wire::UpFrame {
+                stamp: stamp(1, 10),
+                first_op: op,
+                ops: vec![operation.to_wire()],
+                ..Default::default()
+            };
+            assert_eq!(refusals_of(&world.up(&device, &frame)), []);
+            op += 1;
+        }
+    };
+    track(&mut world, from(today - 1_000, 2));
+    track(&mut world, from(recorded, many));
+    world.core.handle_disconnected(device.id, world.now);
+    world.pass_days(50);
+    world.hello(&device, 1, 0);
+    // Of the old day a part came again, and something came later.
+    track(&mut world, from(recorded + 1_000, 1));
+    world.pass_days(40);
+    world.sweep();
+    assert_eq!(
+        at(&world).len(),
+        usize::try_from(many).unwrap() + 2,
+        "90 days are whole days"
+    );
+    world.pass_days(1);
+    let largest = world.sweep();
+    assert_eq!(
+        at(&world),
+        [recorded + 1_000],
+        "what came later stays as long as it was promised"
+    );
+    assert!(largest <= LOOK_RECORDS_MAX + 2, "{largest} changes at once");
+    world.restart();
+    world.pass_days(50);
+    world.sweep();
+    assert_eq!(at(&world), [0; 0]);
+}
+
+#[test]
+fn a_position_that_comes_while_the_clock_is_behind_is_found_as_well() {
+    let mut world = World::new();
+    let device = world.add_device();
+    let report = |world: &mut World| {
+        let fix = Fix::from_degrees(world.now.wall_ms, 1.0, 2.0).unwrap();
+        world
+            .core
+            .report_positions(device.id, &[fix], Told::Now, world.now)
+            .unwrap();
+        world.settle();
+    };
+    report(&mut world);
+    world.pass_days(91);
+    world.sweep();
+    world.pass_days(-200);
+    report(&mut world);
+    world.pass_days(200);
+    world.sweep();
+    assert_eq!(world.store.track(device.id, i64::MIN, i64::MAX, 9).unwrap(), []);
+}
+
+#[test]
+fn zero_days_keep_for_ever() {
+    let (mut world, device) = World::in_session();
+    let retention = Retention {
+        entries_days: 0,
+        positions_days: 0,
+        events_days: 0,
+    };
+    world.core.options.retention = retention;
+    world.up(&device, &ops(1, 1, device.stream, &["one"]));
+    let fix = Fix::from_degrees(world.now.wall_ms, 1.0, 2.0).unwrap();
+    world
+        .core
+        .report_positions(device.id, &[fix], Told::Now, world.now)
+        .unwrap();
+    world.settle();
+    let events = world.store.events(0, 100).unwrap();
+    world.pass_days(36_500);
+    world.sweep();
+    assert_eq!(world.seqs(device.stream), [1]);
+    assert_eq!(world.store.events(0, 100).unwrap(), events);
+    assert_eq!(
+        world.store.track(device.id, i64::MIN, i64::MAX, 9).unwrap().len(),
+        1
+    );
+}
