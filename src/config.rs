@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use waypost_bridge::BridgeOptions;
 use waypost_bridge::core::{CoreOptions, Retention};
+use waypost_bridge::{BridgeOptions, SpaceProbe};
 use waypost_broker::{Limits, LinkLimits};
 use waypost_proto::{FRAME_BYTES_MAX, TopicPrefix};
 
@@ -34,6 +34,7 @@ pub(crate) struct Config {
     pub(crate) broker: BrokerConfig,
     pub(crate) bridge: BridgeConfig,
     pub(crate) retention: RetentionConfig,
+    pub(crate) store: StoreConfig,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -109,6 +110,12 @@ pub(crate) struct RetentionConfig {
     events_days: u32,
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoreConfig {
+    disk_reserve_mb: u64,
+}
+
 /// Which file to read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum File<'a> {
@@ -182,6 +189,7 @@ impl Config {
             broker,
             bridge,
             retention,
+            store,
         } = self;
 
         let is_name = |c: char| c.is_ascii_alphanumeric() || "._~/-".contains(c);
@@ -211,6 +219,10 @@ impl Config {
         broker.check(&mqtt.topic_prefix, &mut rules);
         bridge.check(&mut rules);
         retention.check(&mut rules);
+        rules.require(
+            store.disk_reserve_mb <= DISK_RESERVE_MB_MAX,
+            format!("store.disk_reserve_mb is at most {DISK_RESERVE_MB_MAX}; 0 keeps no reserve"),
+        );
         rules.broken
     }
 
@@ -238,7 +250,10 @@ impl Config {
                     positions_days: self.retention.positions_days,
                     events_days: self.retention.events_days,
                 },
+                disk_reserve_bytes: self.store.disk_reserve_mb * 1_000_000,
             },
+            // The caller knows where the data folder is.
+            space: SpaceProbe::default(),
         })
     }
 }
@@ -387,6 +402,8 @@ impl RetentionConfig {
     }
 }
 
+/// A terabyte: more is a mistake in the unit.
+const DISK_RESERVE_MB_MAX: u64 = 1_000_000;
 /// A hundred years: what is meant to be longer is for ever.
 const RETENTION_DAYS_MAX: u32 = 36_500;
 /// The largest packet that MQTT can describe.
@@ -633,6 +650,7 @@ mod tests {
             ("retention.positions_days", "retention.positions_days = 36501"),
             ("retention.events_days", "retention.entries_days = 30"),
             ("retention.events_days", "retention.events_days = 0"),
+            ("store.disk_reserve_mb", "store.disk_reserve_mb = 1000001"),
             (
                 "bridge.frame_bytes",
                 "bridge.frame_bytes = 65537\nbridge.window_bytes = 65537",

@@ -14,13 +14,14 @@ use anyhow::Context;
 use link::InProcessLink;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use waypost_bridge::store::Store;
-use waypost_bridge::{Bridge, Running};
+use waypost_bridge::{Bridge, Running, SpaceProbe};
 use waypost_broker::Broker;
 use waypost_dispatch_api::{ApiState, Transport, router, serve};
 
@@ -113,6 +114,9 @@ impl Server {
         let options = config.bridge_options()?;
         let connections = config.connections().within(raise_open_files());
         warn_about_few_files(config.connections(), connections);
+        let mut options = config.bridge_options()?;
+        let data = config.server.data.clone();
+        options.space = SpaceProbe::new(move || free_bytes(&data));
         let admission = Admission::default();
         let broker = Broker::new(
             config.broker.limits(connections),
@@ -199,6 +203,12 @@ fn install_metrics() -> anyhow::Result<PrometheusHandle> {
         }
     });
     Ok(metrics)
+}
+
+/// What may still be written where a folder is, without the part that the system keeps for its administrator.
+fn free_bytes(folder: &Path) -> std::io::Result<u64> {
+    let found = rustix::fs::statvfs(folder)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// What stands in credentials: as it is set, or else the address on which the broker listens.

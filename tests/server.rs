@@ -29,7 +29,11 @@ impl Server {
 
     /// With a deliberate fault, where there is one.
     pub(crate) fn start_with(fault: Option<&str>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), fault)
+    }
+
+    /// In a folder that may hold settings (`waypost.toml`) and a place for the data (`data`).
+    pub(crate) fn start_in(folder: TempDir, fault: Option<&str>) -> Self {
         let fault = fault.map(str::to_owned);
         let (process, ready) = launch(folder.path(), "127.0.0.1:0", "127.0.0.1:0", fault.as_deref());
         let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -57,6 +61,13 @@ impl Server {
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+    }
+
+    /// Waits until the server has ended by itself; gives its status and its log.
+    pub(crate) fn ended(&mut self) -> (std::process::ExitStatus, String) {
+        let status = self.process.wait().unwrap();
+        let log = std::fs::read_to_string(self.folder.path().join("server.log")).unwrap();
+        (status, log)
     }
 
     /// After a kill: again, on the same data and the same addresses.

@@ -14,4 +14,5 @@ mod owntracks;
 mod proxy;
 mod round_trip;
 mod server;
+mod space;
 mod tidy;

@@ -2,7 +2,7 @@
 
 use crate::access::DeviceAccess;
 use crate::audit::{Acting, AuditEntry, Refusal};
-use crate::core::{Core, CoreOptions, Now, Output, Ticket, Told, WRITES_MAX};
+use crate::core::{Core, CoreOptions, Now, Output, Space, Ticket, Told, WRITES_MAX};
 use crate::device::{DeviceId, DevicePatch, DeviceView, NewDevice};
 use crate::entry::{Author, Entry, NewEntry, Page, Receipt};
 use crate::event::{Event, EventCursor, LiveEvent};
@@ -18,11 +18,13 @@ use crate::writer::{Writer, Written};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use waypost_proto::{Topic, TopicPrefix};
 
 /// How many calls may wait for the core; further callers wait in their own task.
 const CALLS_MAX: usize = 256;
+/// How often the room on the disk is looked at. In between a third of the reserve has to last.
+const SPACE_EVERY: Duration = Duration::from_secs(2);
 /// How many events a watcher may lag behind before it must read the log instead.
 const LIVE_EVENTS_MAX: usize = 4_096;
 
@@ -33,6 +35,28 @@ pub struct BridgeOptions {
     pub topic_prefix: TopicPrefix,
     /// Settings of the core.
     pub core: CoreOptions,
+    /// How to find out how much room the disk has; by default nobody looks, and there is room for everything.
+    pub space: SpaceProbe,
+}
+
+/// Asks how many bytes are free on the disk that holds the store. Called every two seconds by the task that everybody
+/// waits for, so it has to be as cheap as a system call.
+#[derive(Clone, Default)]
+pub struct SpaceProbe(Option<Arc<Ask>>);
+
+type Ask = dyn Fn() -> std::io::Result<u64> + Send + Sync;
+
+impl SpaceProbe {
+    /// A probe that asks this.
+    pub fn new(ask: impl Fn() -> std::io::Result<u64> + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(ask)))
+    }
+}
+
+impl std::fmt::Debug for SpaceProbe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("SpaceProbe").field(&self.0.is_some()).finish()
+    }
 }
 
 /// Why a call had no effect.
@@ -67,6 +91,11 @@ pub enum BridgeError {
         /// Where to go on.
         resume_after: EventCursor,
     },
+    /// The disk is nearly full, and this would fill it further.
+    #[error(
+        "the server's disk is nearly full, so nothing new is taken until there is room; what was accepted is safe"
+    )]
+    NoSpace,
     /// The server is shutting down.
     #[error("the server is shutting down; try again in a moment")]
     Stopped,
@@ -93,6 +122,7 @@ pub struct Bridge {
     live: broadcast::Sender<LiveEvent>,
     access: DeviceAccess,
     acting: Acting,
+    space: watch::Receiver<Space>,
 }
 
 /// The bridge's task; ends after [`Bridge::stop`] or when the link closes.
@@ -130,15 +160,17 @@ impl Bridge {
         let core = Core::new(state, options.core);
         let (calls, receiver) = mpsc::channel(CALLS_MAX);
         let (live, _) = broadcast::channel(LIVE_EVENTS_MAX);
+        let (space, seen_space) = watch::channel(Space::default());
         let bridge = Self {
             calls,
             store: store.clone(),
             live: live.clone(),
             access: access.clone(),
             acting: Acting::SERVER,
+            space: seen_space,
         };
         let (writer, written) = Writer::start(store.clone());
-        let rim = Rim {
+        let mut rim = Rim {
             core,
             store,
             link,
@@ -147,7 +179,12 @@ impl Bridge {
             live,
             access,
             prefix: options.topic_prefix,
+            probe: options.space,
+            probe_fails: false,
+            space,
         };
+        // Before anything is taken.
+        rim.look_at_disk();
         let task = tokio::spawn(rim.run(receiver, written));
         Ok((bridge, Running { task }))
     }
@@ -184,6 +221,11 @@ impl Bridge {
     /// Who may connect as a device; for the broker's authentication.
     pub fn access(&self) -> &DeviceAccess {
         &self.access
+    }
+
+    /// What the disk has room for.
+    pub fn space(&self) -> Space {
+        *self.space.borrow()
     }
 
     /// Everything that happens from now on. A receiver that lags is told so and reads the log instead.
@@ -406,7 +448,8 @@ impl Bridge {
     /// entry.
     ///
     /// # Errors
-    /// [`BridgeError::NotFound`] for the stream, [`BridgeError::Invalid`], [`BridgeError::KeyReused`].
+    /// [`BridgeError::NotFound`] for the stream, [`BridgeError::Invalid`], [`BridgeError::KeyReused`],
+    /// [`BridgeError::NoSpace`], [`BridgeError::Conflict`] for a repetition whose entry is kept no longer.
     pub async fn post_entry(&self, mut new: NewEntry) -> Result<Entry> {
         let once = new.once.take();
         let (made, _) = self
@@ -462,7 +505,7 @@ impl Bridge {
     ///
     /// # Errors
     /// [`BridgeError::NotFound`] for a device that is not known or was revoked, [`BridgeError::Invalid`] for a time far
-    /// off. Then nothing of it was taken.
+    /// off: then nothing of it was taken. [`BridgeError::NoSpace`]: then it moved at most where the device is.
     pub async fn report_owntracks(&self, device: DeviceId, report: owntracks::Report) -> Result<()> {
         owntracks::count_others(report.others);
         self.change(move |core, now| core.report_positions(device, &report.fixes, Told::Now, now))
@@ -603,6 +646,24 @@ impl Bridge {
     }
 }
 
+/// Once for each change.
+fn tell_of_space(space: Space, free_mb: u64) {
+    metrics::gauge!("waypost_bridge_space_level").set(space as u8);
+    let refused = match space {
+        Space::Ample => {
+            return tracing::info!(disk.free_mb = free_mb, "the disk has room for everything again");
+        }
+        Space::NoFiles => "files are",
+        Space::NoHistory => "files and the history of positions are",
+        Space::NoEntries => "files, the history of positions and messages are",
+    };
+    tracing::warn!(
+        disk.free_mb = free_mb,
+        "the disk of the data folder has only {free_mb} MB free: {refused} refused until there is room. Devices keep what \
+         they have to say. Free some disk, or lower store.disk_reserve_mb or the days of [retention]"
+    );
+}
+
 fn wall_ms() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -628,6 +689,10 @@ struct Rim<L> {
     live: broadcast::Sender<LiveEvent>,
     access: DeviceAccess,
     prefix: TopicPrefix,
+    probe: SpaceProbe,
+    /// Whether the probe failed the last time: said once.
+    probe_fails: bool,
+    space: watch::Sender<Space>,
 }
 
 /// What woke the task.
@@ -636,6 +701,8 @@ enum Wake {
     Call(Call),
     Link(LinkEvent),
     Timeout,
+    /// It is time to look at the disk.
+    Space,
     /// Every handle is gone.
     NoCallers,
 }
@@ -646,8 +713,10 @@ impl<L: BrokerLink> Rim<L> {
         mut calls: mpsc::Receiver<Call>,
         mut written: Written,
     ) -> std::result::Result<(), StoreError> {
+        let mut space_due = tokio::time::interval(SPACE_EVERY);
+        space_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.core.is_finished() {
-            let wake = self.next(&mut calls, &mut written).await;
+            let wake = self.next(&mut calls, &mut written, &mut space_due).await;
             match wake {
                 Wake::Written(result) => {
                     let through = result?;
@@ -682,6 +751,7 @@ impl<L: BrokerLink> Rim<L> {
                     }
                 }
                 Wake::Timeout => self.core.handle_timeout(now()),
+                Wake::Space => self.look_at_disk(),
                 Wake::Link(LinkEvent::Closed) | Wake::NoCallers => self.core.stop(),
             }
             self.drain()?;
@@ -690,7 +760,12 @@ impl<L: BrokerLink> Rim<L> {
     }
 
     /// Takes input only while few writes are open: the bound of everything that waits behind them.
-    async fn next(&mut self, calls: &mut mpsc::Receiver<Call>, written: &mut Written) -> Wake {
+    async fn next(
+        &mut self,
+        calls: &mut mpsc::Receiver<Call>,
+        written: &mut Written,
+        space_due: &mut tokio::time::Interval,
+    ) -> Wake {
         let room = self.core.open_writes() < WRITES_MAX && !self.core.is_stopping();
         let timeout = self.core.poll_timeout();
         let sleep = async move {
@@ -702,6 +777,7 @@ impl<L: BrokerLink> Rim<L> {
         tokio::select! {
             biased;
             Some(result) = written.recv() => Wake::Written(result),
+            _ = space_due.tick(), if self.probe.0.is_some() => Wake::Space,
             call = calls.recv(), if room => call.map_or(Wake::NoCallers, Wake::Call),
             event = self.link.next(), if room => Wake::Link(event),
             () = sleep => Wake::Timeout,
@@ -732,6 +808,7 @@ impl<L: BrokerLink> Rim<L> {
                 match self.core.report_positions(device, &report.fixes, told, now()) {
                     Ok(_) => {}
                     Err(BridgeError::Invalid { .. }) => refused("time"),
+                    Err(BridgeError::NoSpace) => refused("no_space"),
                     Err(_) => refused("unknown_device"),
                 }
             }
@@ -782,7 +859,30 @@ impl<L: BrokerLink> Rim<L> {
             Output::Live(event) => drop(self.live.send(event)),
             Output::Access(device) => self.access.put(&device),
             Output::Disconnect(device) => self.link.disconnect(device),
+            Output::Space(space, free_bytes) => {
+                self.space.send_replace(space);
+                tell_of_space(space, free_bytes / 1_000_000);
+            }
         }
         Ok(())
+    }
+
+    fn look_at_disk(&mut self) {
+        let Some(ask) = &self.probe.0 else { return };
+        match ask() {
+            Ok(free_bytes) => {
+                self.probe_fails = false;
+                metrics::gauge!("waypost_bridge_disk_free_bytes").set(free_bytes as f64);
+                self.core.handle_free(free_bytes);
+            }
+            Err(error) if !self.probe_fails => {
+                self.probe_fails = true;
+                tracing::error!(
+                    %error,
+                    "how much room the disk of the data folder has cannot be found out: {error}. The reserve is not kept"
+                );
+            }
+            Err(_) => {}
+        }
     }
 }

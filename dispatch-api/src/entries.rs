@@ -173,7 +173,8 @@ pub(crate) fn describe(document: &mut Document) {
     document
         .post("/api/v1/streams/{id}/entries", "Write an entry")
         .takes::<NewEntryJson>()
-        .answers::<EntryJson>(201, "The entry as it is on disk.");
+        .answers::<EntryJson>(201, "The entry as it is on disk.")
+        .problems(&[507]);
     document
         .put("/api/v1/streams/{id}/cursor", "Say how far you have read")
         .describes("It never goes back. What a key has read the office has not.")

@@ -15,6 +15,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use utoipa::ToSchema;
+use waypost_bridge::core::Space;
 
 /// How long the bridge may take to answer and still be called ready.
 const BRIDGE_ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -71,7 +72,8 @@ pub(crate) async fn ready(State(state): State<ApiState>) -> impl IntoResponse {
         .iter()
         .map(|check| (check.name, (check.check)()));
     let results: BTreeMap<_, _> = others.chain([("bridge", bridge)]).collect();
-    let (code, status) = if results.values().all(Result::is_ok) {
+    let (space, has_room) = space(state.bridge().space());
+    let (code, status) = if results.values().all(Result::is_ok) && has_room {
         (StatusCode::OK, "ok")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready")
@@ -79,8 +81,22 @@ pub(crate) async fn ready(State(state): State<ApiState>) -> impl IntoResponse {
     let checks = results
         .into_iter()
         .map(|(name, result)| (name, result.err().unwrap_or_else(|| "ok".to_owned())))
+        .chain([("space", space.to_owned())])
         .collect();
     (code, Json(ReadinessJson { status, checks }))
+}
+
+/// What is said of the disk, and whether the server can do its work. While messages get through it can.
+fn space(space: Space) -> (&'static str, bool) {
+    match space {
+        Space::Ample => ("ok", true),
+        Space::NoFiles => ("the disk is nearly full: files are refused", true),
+        Space::NoHistory => (
+            "the disk is nearly full: files and the history of positions are refused",
+            true,
+        ),
+        Space::NoEntries => ("the disk is full: everything new is refused", false),
+    }
 }
 
 /// `GET /metrics`: Prometheus text.

@@ -432,7 +432,7 @@ fn problem_responses(problem: &Value) -> Map<String, Value> {
             "description": description,
             "content": { "application/problem+json": { "schema": problem } },
         });
-        if [429, 503].contains(&status) {
+        if [429, 503, 507].contains(&status) {
             response["headers"] = json!({
                 "Retry-After": { "description": "Seconds.", "schema": { "type": "integer" } },
             });

@@ -33,7 +33,8 @@ pub(crate) fn describe(document: &mut Document) {
             "Nothing to tell the app.",
             "application/json",
             json!({ "type": "array", "maxItems": 0 }),
-        );
+        )
+        .problems(&[507]);
 }
 
 /// `POST /positions/owntracks`: one message or an array of them. Answers `[]`: there is nothing to tell the app.

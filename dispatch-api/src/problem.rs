@@ -60,13 +60,15 @@ pub enum ProblemType {
     TooManyAttempts,
     /// `/problems/internal` (500): the server failed; its log says why.
     Internal,
+    /// `/problems/no-space` (507): the server's disk is nearly full; `Retry-After` says when to try again.
+    NoSpace,
     /// `/problems/busy` (503): too much at once, or the server is shutting down; `Retry-After` says when to come back.
     Busy,
 }
 
 impl ProblemType {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Malformed,
         Self::InvalidParameters,
         Self::NotSignedIn,
@@ -88,6 +90,7 @@ impl ProblemType {
         Self::UpgradeRequired,
         Self::TooManyAttempts,
         Self::Internal,
+        Self::NoSpace,
         Self::Busy,
     ];
 
@@ -198,6 +201,11 @@ impl ProblemType {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The server failed",
             ),
+            Self::NoSpace => (
+                "/problems/no-space",
+                StatusCode::INSUFFICIENT_STORAGE,
+                "The disk is nearly full",
+            ),
             Self::Busy => (
                 "/problems/busy",
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -213,7 +221,7 @@ pub(crate) struct Problem {
     kind: ProblemType,
     detail: String,
     errors: Vec<FieldProblem>,
-    /// For [`ProblemType::Busy`] and [`ProblemType::TooManyAttempts`].
+    /// For [`ProblemType::Busy`], [`ProblemType::NoSpace`] and [`ProblemType::TooManyAttempts`].
     retry_after_s: Option<u32>,
     /// For [`ProblemType::CursorLost`].
     resume_after: Option<u64>,
@@ -414,6 +422,10 @@ impl From<BridgeError> for Problem {
             ),
             BridgeError::MadeBefore(made) => made.into(),
             BridgeError::EventsTrimmed { resume_after } => Self::cursor_trimmed(resume_after),
+            BridgeError::NoSpace => Self {
+                retry_after_s: Some(60),
+                ..Self::new(ProblemType::NoSpace, sentence(&error.to_string()))
+            },
             BridgeError::Stopped => Self::busy("The server is shutting down. Try again in a few seconds.", 5),
             BridgeError::Store(error) => {
                 tracing::error!(%error, "a request failed because the store did: {error}");

@@ -13,6 +13,7 @@ mod people;
 mod refusals;
 mod roles;
 mod sign_in;
+mod space;
 
 use crate::secret::sha256;
 use crate::{ApiState, ApiStateBuilder, hash_password, router};
@@ -64,13 +65,17 @@ impl World {
     }
 
     fn with(set: impl FnOnce(ApiStateBuilder) -> ApiStateBuilder) -> Self {
-        Self::on(Arc::new(MemoryStore::new()), set)
+        Self::on(Arc::new(MemoryStore::new()), BridgeOptions::default(), set)
     }
 
-    /// On a store that holds something already.
-    fn on(store: Arc<MemoryStore>, set: impl FnOnce(ApiStateBuilder) -> ApiStateBuilder) -> Self {
+    /// On a store that holds something already, or a disk that is the test's.
+    fn on(
+        store: Arc<MemoryStore>,
+        options: BridgeOptions,
+        set: impl FnOnce(ApiStateBuilder) -> ApiStateBuilder,
+    ) -> Self {
         let (devices, inbox) = mpsc::unbounded_channel();
-        let (bridge, _running) = Bridge::start(store, Link(inbox), BridgeOptions::default()).unwrap();
+        let (bridge, _running) = Bridge::start(store, Link(inbox), options).unwrap();
         let (stop, stopping) = watch::channel(false);
         let state = ApiState::builder(bridge.clone(), "waypost.test")
             .mqtt(["mqtt://waypost.test:1883"])

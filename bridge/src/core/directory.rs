@@ -150,6 +150,7 @@ impl Core {
         if new.expires_ms.is_some_and(|expires_ms| expires_ms <= now.wall_ms) {
             return Err(invalid("/expires_at", "a time in the future"));
         }
+        self.check_room_for_entry()?;
         let seq = self.next_seq(new.stream);
         let entry = Entry {
             stream: new.stream,

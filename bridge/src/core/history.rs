@@ -19,6 +19,8 @@ pub(crate) enum Told {
 impl Core {
     /// Stages positions that an app reports without an operation number. Saying one twice changes nothing: the
     /// history has one record for each time of a device. What a broker kept counts where it is newer than what is known.
+    /// While there is no room for history they move where the device is, and are refused nevertheless, so that the app
+    /// says them again.
     pub(crate) fn report_positions(
         &mut self,
         device: DeviceId,
@@ -38,14 +40,24 @@ impl Core {
         if told == Told::Now {
             self.heard_ms.insert(device, now.wall_ms);
         }
-        for fix in fixes {
-            if told == Told::Now || self.is_newest(device, fix) {
+        let news: Vec<Fix> = fixes
+            .iter()
+            .filter(|fix| told == Told::Now || self.is_newest(device, fix))
+            .copied()
+            .collect();
+        let room = match news.is_empty() {
+            true => Ok(()),
+            false => self.check_room_for_history(),
+        };
+        for fix in &news {
+            if room.is_ok() {
                 self.add_to_history(device, *fix, now);
-                self.move_latest(device, *fix, now);
                 metrics::counter!("waypost_bridge_owntracks_positions_total").increment(1);
             }
+            self.move_latest(device, *fix, now);
         }
-        Ok(((), self.commit()))
+        let ticket = self.commit();
+        room.map(|()| ((), ticket))
     }
 
     /// One record for each time of a device: the same position from two sources is one.

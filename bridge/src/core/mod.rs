@@ -18,6 +18,7 @@ mod once;
 mod people;
 mod retention;
 mod session;
+mod space;
 #[cfg(test)]
 mod tests;
 mod up;
@@ -38,6 +39,7 @@ use once::RecentPosts;
 pub use retention::Retention;
 use retention::{Sweep, Trimmed};
 use session::Session;
+pub use space::Space;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 use waypost_proto::{
@@ -88,6 +90,8 @@ pub enum Output {
     Access(Device),
     /// End the device's connections.
     Disconnect(DeviceId),
+    /// There is room for more or for less than before; with it, how many bytes are free.
+    Space(Space, u64),
 }
 
 /// Entries that a session wants.
@@ -139,6 +143,9 @@ pub struct CoreOptions {
     pub ledger_ranges_max: usize,
     /// How long each kind is kept.
     pub retention: Retention,
+    /// Bytes of disk to keep free; 512 MB, 0 for none. Below it files are refused, below two thirds of it also history,
+    /// below one third also entries.
+    pub disk_reserve_bytes: u64,
 }
 
 impl Default for CoreOptions {
@@ -150,6 +157,7 @@ impl Default for CoreOptions {
             repeat_max: Duration::from_secs(300),
             ledger_ranges_max: 64,
             retention: Retention::default(),
+            disk_reserve_bytes: 512_000_000,
         }
     }
 }
@@ -204,6 +212,7 @@ pub struct Core {
     timers: BTreeSet<(Instant, DeviceId)>,
     dirty: BTreeSet<DeviceId>,
     sweep: Sweep,
+    space: Space,
     outputs: VecDeque<Output>,
     stopping: bool,
 }
@@ -355,6 +364,7 @@ impl Core {
             timers: BTreeSet::new(),
             dirty: BTreeSet::new(),
             sweep: Sweep::new(state.first_seqs, state.first_event, state.first_position_day),
+            space: Space::default(),
             outputs: VecDeque::new(),
             stopping: false,
         }

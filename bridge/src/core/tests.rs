@@ -2,6 +2,7 @@
 
 mod owntracks;
 mod retention;
+mod space;
 
 use super::*;
 use crate::device::NewDevice;
@@ -157,6 +158,7 @@ impl World {
                     Output::Live(event) => self.live.push(event),
                     Output::Access(_) => {}
                     Output::Disconnect(device) => self.disconnected.push(device),
+                    Output::Space(..) => {}
                 }
             }
             if !any {

@@ -150,6 +150,7 @@ impl Core {
                 return Err(RefusalReason::BadTime);
             }
             self.check(device, &content, now)?;
+            self.check_room(&content)?;
             Ok(content)
         });
         let content = match checked {

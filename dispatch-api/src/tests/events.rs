@@ -527,7 +527,7 @@ async fn a_cursor_from_before_the_beginning_of_the_log_is_told_where_to_go_on() 
     let mut changes: Vec<Change> = (3..=4).map(|cursor| Change::AppendEvent(event(cursor))).collect();
     changes.push(Trim::FirstEvent(3).into());
     store.commit(&changes).unwrap();
-    let world = World::on(store, |state| state);
+    let world = World::on(store, BridgeOptions::default(), |state| state);
     for after in ["1", "1&types=waypost.device.online"] {
         for asked in ["/api/v1/events/stream", EVENTS] {
             let path = format!("{asked}?after={after}");

@@ -71,14 +71,14 @@ async fn readiness_names_what_is_not_well() {
     assert_eq!(answer.status, 200);
     assert_eq!(
         answer.json(),
-        json!({ "status": "ok", "checks": { "bridge": "ok", "broker": "ok" } })
+        json!({ "status": "ok", "checks": { "bridge": "ok", "broker": "ok", "space": "ok" } })
     );
     WELL.store(false, Ordering::SeqCst);
     let answer = world.get("", "/readyz").await;
     assert_eq!(answer.status, 503);
     assert_eq!(
         answer.json(),
-        json!({ "status": "not ready", "checks": { "bridge": "ok", "broker": "no listener" } })
+        json!({ "status": "not ready", "checks": { "bridge": "ok", "broker": "no listener", "space": "ok" } })
     );
 
     let answer = world.get("", "/metrics").await;
