@@ -67,6 +67,7 @@ mod sign_in_limit;
 mod state;
 mod streams;
 mod timestamp;
+mod traccar;
 mod track;
 mod web;
 mod websocket;

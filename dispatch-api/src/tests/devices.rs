@@ -145,6 +145,38 @@ async fn a_device_is_seen_where_it_is_and_was() {
     );
     assert_eq!(features[0]["properties"]["name"], "A & B");
 
+    for (bounds, count) in [("13,52,14,53", 1), ("14,52,15,53", 0)] {
+        let boxed = format!("/api/v1/positions?bbox={bounds}");
+        let boxed = world.get(&viewer, &boxed).await.json();
+        assert_eq!(boxed["features"].as_array().unwrap().len(), count, "{bounds}");
+    }
+    let forwarded = world
+        .get(&viewer, "/api/v1/positions?format=traccar")
+        .await
+        .json();
+    let number = device.number();
+    assert_eq!(
+        forwarded,
+        json!([{
+            "position": {
+                "id": start + 2_000, "attributes": { "batteryLevel": 80 }, "deviceId": number, "protocol": "waypost",
+                "serverTime": seen["position"]["received_at"], "deviceTime": at(start + 2_000), "fixTime": at(start + 2_000),
+                "outdated": false, "valid": true, "latitude": 52.5200068, "longitude": 13.4049999, "altitude": 0.0,
+                "speed": 13.5 * 3_600.0 / 1_852.0, "course": 90.5, "address": null, "accuracy": 5.0, "network": null,
+                "geofenceIds": null,
+            },
+            "device": {
+                "id": number, "attributes": {}, "groupId": 0, "calendarId": 0, "name": "A & B",
+                "uniqueId": device.to_string(), "status": "online", "lastUpdate": forwarded[0]["device"]["lastUpdate"],
+                "positionId": start + 2_000, "phone": null, "model": null, "contact": null, "category": null,
+                "disabled": false, "expirationTime": null,
+            },
+        }])
+    );
+    let wrong = world.get(&viewer, "/api/v1/positions?format=kml&bbox=1").await;
+    let problem = wrong.expect_problem(400, "invalid-parameters");
+    assert_eq!(problem["errors"].as_array().unwrap().len(), 2, "{problem}");
+
     let track = world.get(&viewer, &format!("{path}/track")).await.json();
     assert_eq!(
         (&track["truncated"], track["features"].as_array().unwrap().len()),
