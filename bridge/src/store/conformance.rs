@@ -560,6 +560,8 @@ fn what_is_trimmed_is_gone_and_where_each_kind_begins_is_remembered() {
             );
             let all = [(Rung::Sent, 1), (Rung::Sent, 3), (Rung::Read, 2)];
             assert_eq!(entries(1, 301), found(Some(3), &all, None), "{engine}");
+            let late = "a receipt that came late to the disk is found by the next look";
+            assert_eq!(entries(3, 301), found(Some(3), &all, None), "{engine}: {late}");
             let events = |before_ms| Look::Events {
                 first: 1,
                 last: 2,

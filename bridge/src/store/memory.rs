@@ -19,6 +19,19 @@ impl MemoryStore {
     }
 }
 
+#[cfg(test)]
+impl MemoryStore {
+    /// How many receipts there are, of entries that are there or not.
+    pub(crate) fn receipts_kept(&self) -> usize {
+        let records = self.0.0.read().expect("nothing panics while the lock is held");
+        let receipts = super::keys::Table::Receipts as u8;
+        records
+            .keys()
+            .filter(|key| key.first() == Some(&receipts))
+            .count()
+    }
+}
+
 impl OrderedKeys for MemoryKeys {
     fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self

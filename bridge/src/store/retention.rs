@@ -237,7 +237,11 @@ impl<K: OrderedKeys> KeyedStore<K> {
                     |entry: &Entry| (entry.seq.number(), entry.accepted.server_ms),
                 )?;
                 let receipts = match last_seq {
-                    Some(last_seq) => self.receipts_within(stream, *first_seq, last_seq)?,
+                    // From a little before: some were under way to the disk when the look before this one read.
+                    Some(last_seq) => {
+                        let from_seq = first_seq.saturating_sub(LOOK_RECORDS_MAX as u64).max(1);
+                        self.receipts_within(stream, from_seq, last_seq)?
+                    }
                     None => Vec::new(),
                 };
                 Ok(Found::Entries {
