@@ -108,6 +108,7 @@ pub(crate) struct RetentionConfig {
     entries_days: u32,
     positions_days: u32,
     events_days: u32,
+    audit_days: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -249,6 +250,7 @@ impl Config {
                     entries_days: self.retention.entries_days,
                     positions_days: self.retention.positions_days,
                     events_days: self.retention.events_days,
+                    audit_days: self.retention.audit_days,
                 },
                 disk_reserve_bytes: self.store.disk_reserve_mb * 1_000_000,
             },
@@ -388,6 +390,7 @@ impl RetentionConfig {
             ("entries_days", self.entries_days),
             ("positions_days", self.positions_days),
             ("events_days", self.events_days),
+            ("audit_days", self.audit_days),
         ] {
             rules.require(
                 days <= RETENTION_DAYS_MAX,

@@ -363,7 +363,12 @@ impl Core {
             asked_for_hello: BTreeMap::new(),
             timers: BTreeSet::new(),
             dirty: BTreeSet::new(),
-            sweep: Sweep::new(state.first_seqs, state.first_event, state.first_position_day),
+            sweep: Sweep::new(
+                state.first_seqs,
+                state.first_event,
+                state.first_audit,
+                state.first_position_day,
+            ),
             space: Space::default(),
             outputs: VecDeque::new(),
             stopping: false,

@@ -10,7 +10,7 @@
 
 use super::{Core, Effect, Now, Output};
 use crate::event::EventCursor;
-use crate::store::{Change, DAY_MS, Found, FoundPositions, Look, PositionMark, Trim};
+use crate::store::{Change, DAY_MS, Found, FoundPositions, Log, Look, PositionMark, Trim};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
@@ -25,6 +25,8 @@ pub struct Retention {
     pub positions_days: u32,
     /// The event log; 90.
     pub events_days: u32,
+    /// The audit record; 365.
+    pub audit_days: u32,
 }
 
 impl Default for Retention {
@@ -33,6 +35,7 @@ impl Default for Retention {
             entries_days: 365,
             positions_days: 90,
             events_days: 90,
+            audit_days: 365,
         }
     }
 }
@@ -53,14 +56,12 @@ const MARKED_DAYS_MAX: usize = 16;
 pub(super) struct Sweep {
     /// On disk: the first entry of each stream of which some were trimmed.
     first_seqs: BTreeMap<StreamId, u64>,
-    /// On disk: the first event.
-    first_event: EventCursor,
+    /// Where each log begins.
+    logs: BTreeMap<Log, LogBegin>,
     /// On disk: there is no mark from before this day.
     first_day: u32,
     /// When the first entry of a stream was accepted, as far as it was looked at.
     oldest_ms: BTreeMap<StreamId, i64>,
-    /// When the first event was logged, where that is known.
-    oldest_event_ms: Option<i64>,
     /// The marks of the day that were written since the start.
     marked: BTreeMap<DeviceId, (u32, BTreeSet<i64>)>,
     phase: Phase,
@@ -70,6 +71,15 @@ pub(super) struct Sweep {
     is_open: bool,
 }
 
+/// Where a log begins.
+#[derive(Debug, Clone, Copy)]
+struct LogBegin {
+    /// On disk: the first record.
+    first: u64,
+    /// When it was written, where that is known.
+    oldest_ms: Option<i64>,
+}
+
 /// What comes next in a sweep.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
@@ -77,7 +87,7 @@ enum Phase {
     Entries {
         after: Option<StreamId>,
     },
-    Events,
+    Log(Log),
     /// The marks, from where the last look ended.
     Positions {
         resume: Option<(PositionMark, i64)>,
@@ -92,8 +102,9 @@ pub(super) enum Trimmed {
         first_seq: u64,
         next_ms: Option<i64>,
     },
-    Events {
-        first: EventCursor,
+    Log {
+        log: Log,
+        first: u64,
         next_ms: Option<i64>,
     },
     Positions {
@@ -102,13 +113,25 @@ pub(super) enum Trimmed {
 }
 
 impl Sweep {
-    pub(super) fn new(first_seqs: BTreeMap<StreamId, u64>, first_event: EventCursor, first_day: u32) -> Self {
+    pub(super) fn new(
+        first_seqs: BTreeMap<StreamId, u64>,
+        first_event: EventCursor,
+        first_audit: u64,
+        first_day: u32,
+    ) -> Self {
+        let begin = |first| LogBegin {
+            first,
+            oldest_ms: None,
+        };
         Self {
             first_seqs,
-            first_event,
+            logs: [
+                (Log::Events, begin(first_event)),
+                (Log::Audit, begin(first_audit)),
+            ]
+            .into(),
             first_day,
             oldest_ms: BTreeMap::new(),
-            oldest_event_ms: None,
             marked: BTreeMap::new(),
             phase: Phase::Entries { after: None },
             at: None,
@@ -150,7 +173,7 @@ impl Core {
 
     /// The first event that is kept; one that is not there yet where all were trimmed.
     pub(crate) fn first_event(&self) -> EventCursor {
-        self.sweep.first_event
+        self.sweep.logs[&Log::Events].first
     }
 
     /// Stages the mark by which a position is found when its time is over.
@@ -181,6 +204,7 @@ impl Core {
             entries_days,
             positions_days,
             events_days,
+            audit_days,
         } = self.options.retention;
         if let Phase::Entries { after } = self.sweep.phase {
             let look =
@@ -188,25 +212,26 @@ impl Core {
             if look.is_some() {
                 return look;
             }
-            self.sweep.phase = Phase::Events;
+            self.sweep.phase = Phase::Log(Log::Events);
         }
-        if let Phase::Events = self.sweep.phase {
-            self.sweep.phase = Phase::Positions { resume: None };
-            let (first, last) = (self.sweep.first_event, self.last_event);
-            if let Some(before_ms) = horizon_ms(events_days, now)
+        while let Phase::Log(log) = self.sweep.phase {
+            let (days, last) = match log {
+                Log::Events => (events_days, self.last_event),
+                Log::Audit => (audit_days, self.staged_audit),
+            };
+            let LogBegin { first, oldest_ms } = self.sweep.logs[&log];
+            if let Some(before_ms) = horizon_ms(days, now)
                 && first <= last
-                && self
-                    .sweep
-                    .oldest_event_ms
-                    .is_none_or(|oldest_ms| oldest_ms < before_ms)
+                && oldest_ms.is_none_or(|oldest_ms| oldest_ms < before_ms)
             {
-                self.sweep.phase = Phase::Events;
-                return Some(Look::Events {
+                return Some(Look::Log {
+                    log,
                     first,
                     last,
                     before_ms,
                 });
             }
+            self.sweep.phase = after(log);
         }
         if let Phase::Positions { resume } = self.sweep.phase
             && let Some(before_ms) = horizon_ms(positions_days, now)
@@ -288,22 +313,35 @@ impl Core {
                 }));
             }
             (
-                Look::Events {
-                    first, last: newest, ..
+                Look::Log {
+                    log,
+                    first,
+                    last: newest,
+                    ..
                 },
-                Found::Events { last, next_ms },
+                Found::Log { last, next_ms },
             ) => {
+                let log = *log;
                 if next_ms.is_some() || last.is_none_or(|last| last >= *newest) {
-                    self.sweep.phase = Phase::Positions { resume: None };
+                    self.sweep.phase = after(log);
                 }
                 let Some(last) = last else {
-                    self.sweep.oldest_event_ms = next_ms;
+                    let begin = LogBegin {
+                        first: *first,
+                        oldest_ms: next_ms,
+                    };
+                    self.sweep.logs.insert(log, begin);
                     self.sweep.is_open = false;
                     return;
                 };
-                self.trim_all((*first..=last).map(Trim::Event), "events");
-                self.changes.push(Trim::FirstEvent(last + 1).into());
-                self.effects.push(Effect::Trimmed(Trimmed::Events {
+                let kind = match log {
+                    Log::Events => "events",
+                    Log::Audit => "audit",
+                };
+                self.trim_all((*first..=last).map(|number| Trim::Record(log, number)), kind);
+                self.changes.push(Trim::FirstRecord(log, last + 1).into());
+                self.effects.push(Effect::Trimmed(Trimmed::Log {
+                    log,
                     first: last + 1,
                     next_ms,
                 }));
@@ -367,12 +405,23 @@ impl Core {
                     None => self.sweep.oldest_ms.remove(&stream),
                 };
             }
-            Trimmed::Events { first, next_ms } => {
-                self.sweep.first_event = first;
-                self.sweep.oldest_event_ms = next_ms;
+            Trimmed::Log { log, first, next_ms } => {
+                let begin = LogBegin {
+                    first,
+                    oldest_ms: next_ms,
+                };
+                self.sweep.logs.insert(log, begin);
             }
             Trimmed::Positions { first_day } => self.sweep.first_day = first_day,
         }
+    }
+}
+
+/// What follows a log in a sweep.
+fn after(log: Log) -> Phase {
+    match log {
+        Log::Events => Phase::Log(Log::Audit),
+        Log::Audit => Phase::Positions { resume: None },
     }
 }
 

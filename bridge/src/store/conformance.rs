@@ -1,8 +1,8 @@
 //! What every engine must do: one suite, run on each of them.
 
 use super::{
-    Change, DAY_MS, FjallStore, Found, FoundPositions, Look, MemberCursor, MemoryStore, PositionMark, Store,
-    StoreError, Trim,
+    Change, DAY_MS, FjallStore, Found, FoundPositions, Log, Look, MemberCursor, MemoryStore, PositionMark,
+    Store, StoreError, Trim,
 };
 use crate::audit::{Actor, AuditEntry, Outcome};
 use crate::device::{Device, Driver};
@@ -495,6 +495,19 @@ fn what_is_trimmed_is_gone_and_where_each_kind_begins_is_remembered() {
                 kind: EventKind::DeviceOnline(device),
             })
         };
+        let line = |number, at_ms| {
+            Change::PutAudit(AuditEntry {
+                number,
+                at_ms,
+                last_ms: at_ms,
+                actor: Actor::Server,
+                address: None,
+                action: "device.added".to_owned(),
+                subject: None,
+                outcome: Outcome::Done,
+                count: 1,
+            })
+        };
         let mark = |received_day, measured_day| PositionMark {
             received_day,
             device,
@@ -527,6 +540,8 @@ fn what_is_trimmed_is_gone_and_where_each_kind_begins_is_remembered() {
                     receipt(Rung::Read, 1, 2),
                     event(1, 100),
                     event(2, 200),
+                    line(1, 100),
+                    line(2, 200),
                     Change::MarkPositions(mark(20, -1)),
                     Change::MarkPositions(mark(21, 3)),
                     position(-DAY_MS, 20),
@@ -562,16 +577,23 @@ fn what_is_trimmed_is_gone_and_where_each_kind_begins_is_remembered() {
             assert_eq!(entries(1, 301), found(Some(3), &all, None), "{engine}");
             let late = "a receipt that came late to the disk is found by the next look";
             assert_eq!(entries(3, 301), found(Some(3), &all, None), "{engine}: {late}");
-            let events = |before_ms| Look::Events {
+            let records = |log, before_ms| Look::Log {
+                log,
                 first: 1,
                 last: 2,
                 before_ms,
             };
-            let first_event = Found::Events {
+            let first_record = Found::Log {
                 last: Some(1),
                 next_ms: Some(200),
             };
-            assert_eq!(store.find_old(&events(150)).unwrap(), first_event, "{engine}");
+            for log in [Log::Events, Log::Audit] {
+                assert_eq!(
+                    store.find_old(&records(log, 150)).unwrap(),
+                    first_record,
+                    "{engine}"
+                );
+            }
             let positions = |first_day, before_day, resume| {
                 let look = Look::Positions {
                     first_day,
@@ -613,9 +635,11 @@ fn what_is_trimmed_is_gone_and_where_each_kind_begins_is_remembered() {
                             last_seq: 1,
                         },
                         Trim::FirstSeq(stream.id, 4),
-                        Trim::Event(1),
-                        Trim::Event(2),
-                        Trim::FirstEvent(3),
+                        Trim::Record(Log::Events, 1),
+                        Trim::Record(Log::Events, 2),
+                        Trim::FirstRecord(Log::Events, 3),
+                        Trim::Record(Log::Audit, 1),
+                        Trim::FirstRecord(Log::Audit, 2),
                         Trim::Position(device, -1),
                         Trim::Mark(mark(20, -1)),
                         Trim::FirstDay(20),
@@ -637,6 +661,10 @@ fn what_is_trimmed_is_gone_and_where_each_kind_begins_is_remembered() {
             assert_eq!(store.entries(stream.id, page, 9, 9).unwrap(), [], "{engine}");
         }
         assert_eq!(store.receipts(&stream, seq(1)).unwrap(), None, "{engine}");
+        assert_eq!((state.first_audit, state.last_audit), (2, 2), "{engine}");
+        let lines = store.audit(None, 9).unwrap();
+        let lines: Vec<u64> = lines.iter().map(|line| line.number).collect();
+        assert_eq!(lines, [2], "{engine}");
         assert_eq!(store.events(0, 9).unwrap(), [], "{engine}");
         let left = store.track(device, i64::MIN, i64::MAX, 9).unwrap();
         let left: Vec<i64> = left.iter().map(|position| position.fix.at_ms).collect();

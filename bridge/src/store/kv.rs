@@ -2,7 +2,7 @@
 
 use super::keys::{self, Key, Numbers, Table};
 use super::records::{MetaRecord, ReceiptRecord, Record};
-use super::{Change, Found, Look, MemberCursor, State, Store, StoreError};
+use super::{Change, Found, Log, Look, MemberCursor, State, Store, StoreError};
 use crate::audit::AuditEntry;
 use crate::device::Device;
 use crate::entry::{Author, Entry, Moment, Page, Receipt, Rung};
@@ -75,13 +75,15 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
             cursors: BTreeMap::new(),
             latest: BTreeMap::new(),
             last_event: 0,
-            last_audit: self.last_number(Key::of(Table::Audit), 1)?,
+            last_audit: 0,
+            first_audit: 1,
             first_seqs: BTreeMap::new(),
             first_event: 1,
             first_position_day: 0,
         };
         self.load_firsts(&mut state)?;
         state.last_event = self.last_number(Key::of(Table::Events), state.first_event)?;
+        state.last_audit = self.last_number(Key::of(Table::Audit), state.first_audit)?;
         self.each(Table::Devices, |_, device: Device| {
             state.devices.insert(device.id, device);
             Some(())
@@ -230,13 +232,14 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
     }
 
     fn events(&self, after: EventCursor, limit: usize) -> Result<Vec<Event>, StoreError> {
-        let first = keys::event(after.saturating_add(1).max(self.first_event()?));
+        let first = keys::event(after.saturating_add(1).max(self.first_record(Log::Events)?));
         self.read_range(&first, &keys::event(u64::MAX), Order::Ascending, limit)
     }
 
     fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
         let last = before.map_or(u64::MAX, |before| before.saturating_sub(1));
-        self.read_range(&keys::audit(1), &keys::audit(last), Order::Descending, limit)
+        let first = self.first_record(Log::Audit)?;
+        self.read_range(&keys::audit(first), &keys::audit(last), Order::Descending, limit)
     }
 
     fn find_old(&self, look: &Look) -> Result<Found, StoreError> {

@@ -15,7 +15,7 @@ mod retention;
 pub use fjall::{FjallKeys, FjallStore};
 pub use kv::{KeyedStore, Order, OrderedKeys, Visit, Write};
 pub use memory::{MemoryKeys, MemoryStore};
-pub use retention::{DAY_MS, Found, FoundPositions, LOOK_RECORDS_MAX, Look, PositionMark, Trim};
+pub use retention::{DAY_MS, Found, FoundPositions, LOOK_RECORDS_MAX, Log, Look, PositionMark, Trim};
 
 use crate::audit::AuditEntry;
 use crate::device::Device;
@@ -244,12 +244,14 @@ pub struct State {
     pub latest: BTreeMap<DeviceId, Position>,
     /// The newest event that ever was; 0 for none.
     pub last_event: EventCursor,
-    /// The last line of the audit record; 0 for none.
+    /// The last line of the audit record that ever was; 0 for none.
     pub last_audit: u64,
     /// The first entry that is kept, for each stream of which some were trimmed.
     pub first_seqs: BTreeMap<StreamId, u64>,
     /// The first event that is kept; 1 where none was trimmed.
     pub first_event: EventCursor,
+    /// The first line of the audit record that is kept; 1 where none was trimmed.
+    pub first_audit: u64,
     /// There is no mark of positions from before this day.
     pub first_position_day: u32,
 }

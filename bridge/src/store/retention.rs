@@ -1,7 +1,7 @@
 //! What retention looks for in a store, and what it takes out: in steps that are bounded, and that walk nothing twice.
 //!
 //! An engine that only appends keeps what was deleted as tombstones for a while, and whoever asks for the first record
-//! of a range walks over them. So where each kind begins is written down ([`Trim::FirstSeq`], [`Trim::FirstEvent`],
+//! of a range walks over them. So where each kind begins is written down ([`Trim::FirstSeq`], [`Trim::FirstRecord`],
 //! [`Trim::FirstDay`]), in the same batch as the deletion, and every read begins there.
 //!
 //! Positions are kept by device and time, but they age from the moment they arrive: a recording of years ago that is
@@ -12,8 +12,9 @@ use super::keys::{self, Key, Numbers, Table};
 use super::kv::{KeyedStore, Order, OrderedKeys, Write};
 use super::records::Record;
 use super::{Change, State, StoreError};
+use crate::audit::AuditEntry;
 use crate::entry::{Entry, Rung};
-use crate::event::{Event, EventCursor};
+use crate::event::Event;
 use crate::position::Position;
 use crate::stream::{Member, Stream};
 use std::ops::ControlFlow;
@@ -41,12 +42,14 @@ pub enum Look {
         /// Server clock.
         before_ms: i64,
     },
-    /// The oldest events, logged before a time.
-    Events {
-        /// The first event that is there.
-        first: EventCursor,
-        /// The last one that may be looked at.
-        last: EventCursor,
+    /// The oldest records of a log, from before a time.
+    Log {
+        /// Which log.
+        log: Log,
+        /// The number of the first record that is there.
+        first: u64,
+        /// That of the last one that may be looked at.
+        last: u64,
         /// Server clock.
         before_ms: i64,
     },
@@ -73,11 +76,11 @@ pub enum Found {
         /// When the first one was accepted that is not old enough; `None` where the look ended before one.
         next_ms: Option<i64>,
     },
-    /// Of events.
-    Events {
-        /// The last one that is old enough; `None` where the first is not.
-        last: Option<EventCursor>,
-        /// When the first one was logged that is not old enough; `None` where the look ended before one.
+    /// Of a log.
+    Log {
+        /// The last record that is old enough; `None` where the first is not.
+        last: Option<u64>,
+        /// When the first one was written that is not old enough; `None` where the look ended before one.
         next_ms: Option<i64>,
     },
     /// Of positions; `None` where no mark is left.
@@ -106,6 +109,31 @@ pub struct PositionMark {
     pub measured_day: i64,
 }
 
+/// A log whose records have numbers: 1, 2, 3, …
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Log {
+    /// The event log.
+    Events,
+    /// The audit record.
+    Audit,
+}
+
+impl Log {
+    fn key(self, number: u64) -> Vec<u8> {
+        match self {
+            Self::Events => keys::event(number),
+            Self::Audit => keys::audit(number),
+        }
+    }
+
+    fn first_key(self) -> Vec<u8> {
+        first(match self {
+            Self::Events => b'E',
+            Self::Audit => b'a',
+        })
+    }
+}
+
 /// One record that goes, or where a kind begins from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trim {
@@ -122,16 +150,16 @@ pub enum Trim {
         /// The last of its entries.
         last_seq: u64,
     },
-    /// An event.
-    Event(EventCursor),
+    /// A record of a log.
+    Record(Log, u64),
     /// A position, by its time.
     Position(DeviceId, i64),
     /// A mark whose positions were looked at.
     Mark(PositionMark),
     /// A stream begins with this entry, which may be one that is not yet written.
     FirstSeq(StreamId, u64),
-    /// The log begins with this event, which may be one that is not yet written.
-    FirstEvent(EventCursor),
+    /// A log begins with this record, which may be one that is not yet written.
+    FirstRecord(Log, u64),
     /// There is no mark from before this day.
     FirstDay(u32),
 }
@@ -147,11 +175,11 @@ impl Trim {
                 rung,
                 last_seq,
             } => (keys::receipt(*stream, *member, *rung, *last_seq), None),
-            Self::Event(cursor) => (keys::event(*cursor), None),
+            Self::Record(log, of) => (log.key(*of), None),
             Self::Position(device, at_ms) => (keys::track(*device, *at_ms), None),
             Self::Mark(mark) => (mark.key(), None),
             Self::FirstSeq(stream, seq) => (first_seq(*stream), number(*seq)),
-            Self::FirstEvent(cursor) => (first(FIRST_EVENT), number(*cursor)),
+            Self::FirstRecord(log, of) => (log.first_key(), number(*of)),
             Self::FirstDay(day) => (first(FIRST_DAY), number((*day).into())),
         }
     }
@@ -176,8 +204,7 @@ impl PositionMark {
     }
 }
 
-/// What else begins somewhere, by a letter.
-const FIRST_EVENT: u8 = b'E';
+/// The letter of where the marks of positions begin; each log has its own.
 const FIRST_DAY: u8 = b'T';
 
 fn first(of: u8) -> Vec<u8> {
@@ -194,9 +221,9 @@ impl<K: OrderedKeys> KeyedStore<K> {
         Ok(self.number(&first_seq(stream))?.unwrap_or(1))
     }
 
-    /// The first event that is kept; 1 while nothing was trimmed.
-    pub(super) fn first_event(&self) -> Result<EventCursor, StoreError> {
-        Ok(self.number(&first(FIRST_EVENT))?.unwrap_or(1))
+    /// The first record of a log that is kept; 1 while nothing was trimmed.
+    pub(super) fn first_record(&self, log: Log) -> Result<u64, StoreError> {
+        Ok(self.number(&log.first_key())?.unwrap_or(1))
     }
 
     /// Where each kind begins.
@@ -214,7 +241,8 @@ impl<K: OrderedKeys> KeyedStore<K> {
                 Ok(ControlFlow::Continue(()))
             },
         )?;
-        state.first_event = self.first_event()?;
+        state.first_event = self.first_record(Log::Events)?;
+        state.first_audit = self.first_record(Log::Audit)?;
         let day = self.number(&first(FIRST_DAY))?.unwrap_or(0);
         state.first_position_day = u32::try_from(day).map_err(|_| StoreError::Damaged("first day"))?;
         Ok(())
@@ -250,19 +278,23 @@ impl<K: OrderedKeys> KeyedStore<K> {
                     next_ms,
                 })
             }
-            Look::Events {
+            Look::Log {
+                log,
                 first,
                 last,
                 before_ms,
             } => {
-                let (last, next_ms) = self.old_run(
-                    &keys::event(*first),
-                    &keys::event(*last),
-                    LOOK_RECORDS_MAX,
-                    *before_ms,
-                    |event: &Event| (event.cursor, event.at_ms),
-                )?;
-                Ok(Found::Events { last, next_ms })
+                let (first, last) = (log.key(*first), log.key(*last));
+                let (limit, before_ms) = (LOOK_RECORDS_MAX, *before_ms);
+                let (last, next_ms) = match log {
+                    Log::Events => self.old_run(&first, &last, limit, before_ms, |event: &Event| {
+                        (event.cursor, event.at_ms)
+                    }),
+                    Log::Audit => self.old_run(&first, &last, limit, before_ms, |line: &AuditEntry| {
+                        (line.number, line.at_ms)
+                    }),
+                }?;
+                Ok(Found::Log { last, next_ms })
             }
             Look::Positions {
                 first_day,

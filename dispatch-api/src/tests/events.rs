@@ -5,7 +5,7 @@ use axum::body::BodyDataStream;
 use futures_util::StreamExt;
 use std::time::Duration;
 use waypost_bridge::event::{Event, EventKind};
-use waypost_bridge::store::{Change, Store, Trim};
+use waypost_bridge::store::{Change, Log, Store, Trim};
 
 /// A client of the stream.
 struct Client {
@@ -525,7 +525,7 @@ async fn a_cursor_from_before_the_beginning_of_the_log_is_told_where_to_go_on() 
         kind: EventKind::DeviceOnline(DeviceId::new(1).unwrap()),
     };
     let mut changes: Vec<Change> = (3..=4).map(|cursor| Change::AppendEvent(event(cursor))).collect();
-    changes.push(Trim::FirstEvent(3).into());
+    changes.push(Trim::FirstRecord(Log::Events, 3).into());
     store.commit(&changes).unwrap();
     let world = World::on(store, BridgeOptions::default(), |state| state);
     for after in ["1", "1&types=waypost.device.online"] {

@@ -267,6 +267,31 @@ fn old_events_go_and_the_log_says_where_it_begins() {
 }
 
 #[test]
+fn old_lines_of_the_audit_record_go_and_its_numbers_go_on() {
+    let mut world = World::new();
+    let numbers = |world: &World| -> Vec<u64> {
+        let lines = world.store.audit(None, 100).unwrap();
+        lines.iter().map(|line| line.number).collect()
+    };
+    let write = |world: &mut World, subject: &str| {
+        world.core.act(Acting::SERVER, world.now);
+        world.core.audit("device.added", subject.to_owned());
+        world.core.commit();
+        world.settle();
+    };
+    write(&mut world, "device/1");
+    write(&mut world, "device/2");
+    assert_eq!(numbers(&world), [2, 1]);
+    world.pass_days(366);
+    world.sweep();
+    assert_eq!(numbers(&world), [0; 0]);
+    world.restart();
+    write(&mut world, "device/3");
+    world.sweep();
+    assert_eq!(numbers(&world), [3]);
+}
+
+#[test]
 fn positions_age_from_the_day_on_which_they_arrived() {
     let (mut world, device) = World::in_session();
     let from = |start_ms: i64, count: i64| -> Vec<Fix> {
@@ -352,6 +377,7 @@ fn zero_days_keep_for_ever() {
         entries_days: 0,
         positions_days: 0,
         events_days: 0,
+        audit_days: 0,
     };
     world.core.options.retention = retention;
     world.up(&device, &ops(1, 1, device.stream, &["one"]));
