@@ -111,7 +111,6 @@ impl Server {
     ) -> anyhow::Result<Self> {
         // Before the broker: it registers its metrics when it is made.
         let metrics = install_metrics()?;
-        let options = config.bridge_options()?;
         let connections = config.connections().within(raise_open_files());
         warn_about_few_files(config.connections(), connections);
         let mut options = config.bridge_options()?;

@@ -54,7 +54,7 @@ impl Core {
     pub(super) fn check_room(&self, operation: &Operation) -> Result<(), RefusalReason> {
         let (full_from, kind) = match operation.body {
             Body::Track { .. } => (Space::NoHistory, "history"),
-            Body::Text(_) => (Space::NoEntries, "entries"),
+            Body::Text(_) | Body::Reply(_) => (Space::NoEntries, "entries"),
         };
         self.check_level(full_from, kind)
             .map_err(|_| RefusalReason::NoSpace)
