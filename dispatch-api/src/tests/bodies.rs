@@ -75,6 +75,17 @@ fn nearly_right() -> impl Strategy<Value = Value> {
         })
 }
 
+#[test]
+fn what_the_fuzz_target_has_kept_is_answered() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/http_bodies");
+    let mut kept = 0;
+    for file in std::fs::read_dir(corpus).unwrap() {
+        fuzz_bodies(&std::fs::read(file.unwrap().path()).unwrap());
+        kept += 1;
+    }
+    assert!(kept > 0);
+}
+
 fn to_every_route(body: &[u8]) {
     // More than take a body; the rest are the first ones again.
     for route in 0..u8::try_from(routes().len() / 2).unwrap() {
