@@ -120,7 +120,7 @@ impl Server {
         let broker = Broker::new(
             config.broker.limits(connections),
             Arc::new(admission.clone()),
-            Arc::new(Permissions::new(options.topic_prefix.clone())),
+            Arc::new(Permissions::new(options.topic_prefix.clone(), admission.clone())),
         );
         let link = InProcessLink::open(&broker, &options.topic_prefix, config.broker.link_limits())
             .context("the bridge cannot subscribe to what devices publish; check mqtt.topic_prefix")?;

@@ -1,17 +1,19 @@
 //! Which devices may connect: the part of the directory that a broker asks on each connection.
 
 use crate::device::Device;
+use crate::stream::{Stream, StreamKind};
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use subtle::ConstantTimeEq;
-use waypost_proto::DeviceId;
+use waypost_proto::{DeviceId, GroupId};
 
-/// The secrets of the devices that may connect, as hashes; shared, and changed only by what is on disk.
+/// The secrets of the devices that may connect, as hashes, and their groups; shared, and changed only by what is on disk.
 ///
-/// Memory: about 60 bytes a device.
+/// Memory: about 60 bytes a device, and 8 for each of its groups.
 #[derive(Debug, Clone, Default)]
 pub struct DeviceAccess {
     secrets: Arc<RwLock<HashMap<DeviceId, [u8; 32]>>>,
+    groups: Arc<RwLock<HashMap<DeviceId, Vec<GroupId>>>>,
 }
 
 impl DeviceAccess {
@@ -34,6 +36,39 @@ impl DeviceAccess {
         let expected = secrets.get(&device).copied();
         let equal: bool = given.ct_eq(&expected.unwrap_or([0; 32])).into();
         equal && expected.is_some()
+    }
+
+    /// The groups of a device: it may read the topics of these, and of no others.
+    pub fn groups(&self, device: DeviceId) -> Vec<GroupId> {
+        let groups = self.groups.read().expect("nothing panics while the lock is held");
+        groups.get(&device).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn put_groups(&self, device: DeviceId, of_device: Vec<GroupId>) {
+        let mut groups = self
+            .groups
+            .write()
+            .expect("nothing panics while the lock is held");
+        if of_device.is_empty() {
+            groups.remove(&device);
+        } else {
+            groups.insert(device, of_device);
+        }
+    }
+
+    /// Takes in who is a member of which group, from all streams.
+    pub(crate) fn put_members<'a>(&self, streams: impl IntoIterator<Item = &'a Stream>) {
+        let mut groups = self
+            .groups
+            .write()
+            .expect("nothing panics while the lock is held");
+        for stream in streams {
+            if let StreamKind::Group(group) = stream.kind {
+                for device in stream.devices() {
+                    groups.entry(device).or_default().push(group);
+                }
+            }
+        }
     }
 
     pub(crate) fn put(&self, device: &Device) {

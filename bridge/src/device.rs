@@ -85,6 +85,8 @@ pub struct DeviceView {
     pub presence: Presence,
     /// Its latest position.
     pub position: Option<crate::position::Position>,
+    /// Its groups, ascending.
+    pub groups: Vec<waypost_proto::GroupId>,
     /// When anything was last heard of it, server clock, UTC milliseconds.
     pub last_seen_ms: Option<i64>,
 }

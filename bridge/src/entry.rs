@@ -2,8 +2,8 @@
 
 use crate::once::Once;
 use crate::stream::{Member, Seq, StreamId};
-pub use waypost_proto::Author;
-use waypost_proto::{Epoch, OpNumber, PersonId};
+pub use waypost_proto::{Author, MembershipChange, QuickReply};
+use waypost_proto::{DeviceId, Epoch, OpNumber, PersonId};
 
 /// One entry of a stream, as it stands on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +24,10 @@ pub struct Entry {
     pub urgent: bool,
     /// UTC milliseconds, server clock, after which it must not be shown as current.
     pub expires_ms: Option<i64>,
-    /// The entry of the same stream that it answers.
+    /// The entry that it answers.
     pub reply_to: Option<Seq>,
+    /// The broadcast to which that entry belongs; `None` for one of the same stream.
+    pub reply_stream: Option<StreamId>,
     /// What it says.
     pub body: EntryBody,
 }
@@ -35,6 +37,24 @@ pub struct Entry {
 pub enum EntryBody {
     /// A message, 1 to 4,096 bytes of UTF-8.
     Text(String),
+    /// A template with its slots filled in.
+    Reply(QuickReply),
+    /// A device has joined the group, or has left it.
+    Membership(DeviceId, MembershipChange),
+}
+
+/// What a person writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewBody {
+    /// A message, 1 to 4,096 bytes of UTF-8.
+    Text(String),
+    /// A template of the catalogue by its key, with the values of its slots by name.
+    Reply {
+        /// The template.
+        key: String,
+        /// Its slots, as a person fills them in.
+        slots: Vec<(String, String)>,
+    },
 }
 
 /// A moment by both clocks.
@@ -67,7 +87,7 @@ pub struct NewEntry {
     /// Where.
     pub stream: StreamId,
     /// What.
-    pub body: EntryBody,
+    pub body: NewBody,
     /// Goes before ordinary ones.
     pub urgent: bool,
     /// UTC milliseconds after which it must not be shown as current.

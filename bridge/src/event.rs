@@ -52,6 +52,8 @@ pub enum EventKind {
         seq: Seq,
         /// Who answered.
         member: Member,
+        /// The stream of the answer: the same, or for a broadcast the answerer's direct one.
+        answer_stream: StreamId,
         /// The answer.
         answer: Seq,
     },

@@ -11,10 +11,12 @@
 //! is the small trait [`link::BrokerLink`]; HTTP and browsers are other people's business.
 
 pub mod audit;
+pub mod broadcast;
 pub mod core;
 pub mod device;
 pub mod entry;
 pub mod event;
+pub mod group;
 pub mod key;
 pub mod link;
 pub mod once;
@@ -23,6 +25,7 @@ pub mod person;
 pub mod position;
 pub mod store;
 pub mod stream;
+pub mod template;
 
 mod access;
 #[cfg(feature = "fault-injection")]

@@ -4,6 +4,7 @@
 //! remembered: it had no effect.
 
 use crate::device::DeviceId;
+use crate::group::GroupId;
 use crate::person::PersonId;
 use crate::stream::{Seq, StreamId};
 
@@ -51,6 +52,10 @@ pub enum Made {
     Key(PersonId),
     /// A sign-in of this person.
     Session(PersonId),
+    /// A group.
+    Group(GroupId),
+    /// A broadcast.
+    Broadcast(StreamId),
 }
 
 /// Whether a request took effect now or had before.

@@ -1,5 +1,7 @@
 //! The rim: one task that owns the core, and the handle through which everybody else speaks to it.
 
+mod channels;
+
 use crate::access::DeviceAccess;
 use crate::audit::{Acting, AuditEntry, Refusal};
 use crate::core::{Core, CoreOptions, Now, Output, Space, Ticket, Told, WRITES_MAX};
@@ -15,6 +17,7 @@ use crate::position::Position;
 use crate::store::{Store, StoreError};
 use crate::stream::{Seq, StreamId, StreamView};
 use crate::writer::{Writer, Written};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -69,7 +72,7 @@ pub enum BridgeError {
     #[error("{field}: {reason}")]
     Invalid {
         /// The field, as a JSON pointer in the resource, such as `/name`.
-        field: &'static str,
+        field: Cow<'static, str>,
         /// What would be right.
         reason: String,
     },
@@ -157,7 +160,8 @@ impl Bridge {
         getrandom::fill(&mut incarnation).expect("the system's random numbers are at hand");
         let state = store.load(u64::from_le_bytes(incarnation) | 1)?;
         let access = DeviceAccess::new(state.devices.values());
-        let core = Core::new(state, options.core);
+        access.put_members(state.streams.values().map(|(stream, _)| stream));
+        let core = Core::new(state, options.core).with_subscriptions(link.subscriptions());
         let (calls, receiver) = mpsc::channel(CALLS_MAX);
         let (live, _) = broadcast::channel(LIVE_EVENTS_MAX);
         let (space, seen_space) = watch::channel(Space::default());
@@ -183,8 +187,10 @@ impl Bridge {
             probe_fails: false,
             space,
         };
-        // Before anything is taken.
+        // Before anything is taken; and what is retained is there before anybody can ask for it.
         rim.look_at_disk();
+        rim.core.handle_opened();
+        rim.drain()?;
         let task = tokio::spawn(rim.run(receiver, written));
         Ok((bridge, Running { task }))
     }
@@ -735,8 +741,7 @@ impl<L: BrokerLink> Rim<L> {
                         self.waiters.entry(ticket).or_default().push(waiter);
                     }
                 }
-                // Nothing is retained yet that would have to be published again.
-                Wake::Link(LinkEvent::Opened) => {}
+                Wake::Link(LinkEvent::Opened) => self.core.handle_opened(),
                 Wake::Link(LinkEvent::Message {
                     topic,
                     payload,
@@ -854,6 +859,27 @@ impl<L: BrokerLink> Rim<L> {
             Output::Publish(device, frame) => {
                 let topic = self.prefix.name(&Topic::Down(device));
                 self.link.publish(topic, frame, Retain::No);
+            }
+            Output::FetchGroup(fetch) => {
+                let page = Page::After(fetch.after);
+                let entries = self.store.entries(fetch.stream, page, fetch.limit, fetch.head)?;
+                self.core.handle_group_fetched(fetch, entries, now());
+            }
+            Output::PublishGroup(group, frame) => {
+                let topic = self.prefix.name(&Topic::Group(group));
+                self.link.publish(topic, frame, Retain::No);
+            }
+            Output::Retain(locale, catalogue) => {
+                let topic = self.prefix.name(&Topic::Templates(locale));
+                self.link.publish(topic, catalogue, Retain::Yes);
+            }
+            Output::Groups { device, groups, left } => {
+                // First the right, then what was subscribed by it.
+                self.access.put_groups(device, groups);
+                if let Some(group) = left {
+                    let topic = self.prefix.name(&Topic::Group(group));
+                    self.link.end_subscription(device, &topic);
+                }
             }
             // Nobody may be watching.
             Output::Live(event) => drop(self.live.send(event)),

@@ -1,7 +1,7 @@
 //! Streams: durable, ordered logs, and who may read and write which part of them.
 
 use crate::device::DeviceId;
-use waypost_proto::PersonId;
+use waypost_proto::{GroupId, PersonId};
 pub use waypost_proto::{Seq, StreamId};
 
 /// A durable, ordered log of entries.
@@ -22,6 +22,10 @@ pub struct Stream {
 pub enum StreamKind {
     /// Between one device and the office.
     Direct,
+    /// Between the members of a group and the office.
+    Group(GroupId),
+    /// One message of the office to many; their answers go into their direct streams.
+    Broadcast,
 }
 
 /// Somebody who takes part in a stream.
@@ -61,6 +65,34 @@ impl Stream {
         self.members
             .iter()
             .any(|m| m.member == member && m.first_seq <= seq && m.last_seq.is_none_or(|last| seq <= last))
+    }
+
+    /// The last entry that `member` may read, while the last one of all is `head`; 0 for none. Where a member has left,
+    /// what comes later does not even count as skipped: not its number either is the member's to know.
+    pub fn readable_head(&self, member: Member, head: u64) -> u64 {
+        let intervals = self.members.iter().filter(|m| m.member == member);
+        intervals
+            .map(|m| m.last_seq.unwrap_or(head))
+            .max()
+            .unwrap_or(0)
+            .min(head)
+    }
+
+    /// The first entry from `seq` on that `member` may read; `None` where there is none.
+    pub fn first_readable_from(&self, member: Member, seq: u64) -> Option<u64> {
+        let intervals = self.members.iter().filter(|m| m.member == member);
+        intervals
+            .filter(|m| m.last_seq.is_none_or(|last| seq <= last))
+            .map(|m| m.first_seq.max(seq))
+            .min()
+    }
+
+    /// The devices that take part now.
+    pub fn devices(&self) -> impl Iterator<Item = DeviceId> + '_ {
+        self.members.iter().filter_map(|m| match m.member {
+            Member::Device(device) if m.last_seq.is_none() => Some(device),
+            _ => None,
+        })
     }
 
     /// Whether `member` may read any entry, past or present.

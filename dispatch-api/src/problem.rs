@@ -411,7 +411,7 @@ impl From<BridgeError> for Problem {
                 Self::new(ProblemType::NotFound, format!("There is no such {what}."))
             }
             BridgeError::Invalid { field, reason } => Self::fields(vec![FieldProblem {
-                pointer: field.to_owned(),
+                pointer: field.into_owned(),
                 detail: reason,
             }]),
             BridgeError::Conflict(reason) => Self::new(ProblemType::Conflict, sentence(reason)),

@@ -45,6 +45,16 @@ pub enum MembershipChange {
     Left,
 }
 
+impl MembershipChange {
+    /// As it stands in an entry.
+    pub fn to_wire(self, device: DeviceId) -> wire::MembershipChange {
+        wire::MembershipChange {
+            device: device.number(),
+            left: self == Self::Left,
+        }
+    }
+}
+
 /// An entry as a device receives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReceivedEntry {

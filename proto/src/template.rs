@@ -222,6 +222,17 @@ impl Template {
 }
 
 impl QuickReply {
+    /// As it stands in an entry, without what it says.
+    pub fn to_wire(&self) -> wire::QuickReply {
+        wire::QuickReply {
+            template: self.template,
+            version: self.version,
+            slot_numbers: self.numbers.clone(),
+            slot_texts: self.texts.clone(),
+            text: String::new(),
+        }
+    }
+
     /// # Errors
     /// `None` for one without template or version, or with more values than a template can have.
     pub fn from_parts(template: u32, version: u32, numbers: &[i64], texts: &[String]) -> Option<Self> {

@@ -47,15 +47,28 @@ fn is_client_id_of(client_id: &str, device: &str) -> bool {
     })
 }
 
-/// What a device may publish and subscribe. There are no groups yet, so nobody reads `g/`.
+/// What a device may publish and subscribe.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Permissions {
     prefix: TopicPrefix,
+    admission: Admission,
 }
 
 impl Permissions {
-    pub(crate) fn new(prefix: TopicPrefix) -> Self {
-        Self { prefix }
+    /// `admission` knows who is a member of which group.
+    pub(crate) fn new(prefix: TopicPrefix, admission: Admission) -> Self {
+        Self { prefix, admission }
+    }
+
+    /// The topics of the groups that a device is a member of at this moment.
+    fn groups(&self, device: &str) -> Vec<String> {
+        let groups = self.admission.access.get().zip(device.parse().ok());
+        groups
+            .map(|(access, device)| access.groups(device))
+            .unwrap_or_default()
+            .into_iter()
+            .map(|group| Topic::Group(group).to_string())
+            .collect()
     }
 
     /// `topics`, behind the prefix of a shared broker.
@@ -86,15 +99,15 @@ impl Authorise for Permissions {
     }
 
     fn may_subscribe(&self, who: &Principal, requested: &str) -> Verdict {
-        let readable = [
+        let own = [
             format!("d/{}", who.name),
             "t/+".to_owned(),
             format!("owntracks/{}/+/cmd", who.name),
         ];
         Verdict::allow_if(
-            readable
-                .iter()
-                .any(|allowed| filter::contains(&self.prefixed(allowed), requested)),
+            own.into_iter()
+                .chain(self.groups(&who.name))
+                .any(|allowed| filter::contains(&self.prefixed(&allowed), requested)),
         )
     }
 }
@@ -111,7 +124,7 @@ mod tests {
     }
 
     fn permissions(prefix: &str) -> Permissions {
-        Permissions::new(TopicPrefix::new(prefix).unwrap())
+        Permissions::new(TopicPrefix::new(prefix).unwrap(), Admission::default())
     }
 
     #[test]

@@ -43,6 +43,8 @@ impl Core {
             Made::Credentials(device) => ("credentials.rotated", format!("device/{device}")),
             Made::Person(person) => ("person.added", format!("person/{person}")),
             Made::Key(key) => ("key.added", format!("key/{key}")),
+            Made::Group(group) => ("group.added", format!("group/{group}")),
+            Made::Broadcast(stream) => ("broadcast.sent", format!("broadcast/{stream}")),
             Made::Session(person) => ("session.created", format!("person/{person}")),
         };
         self.audit(action, subject);

@@ -2,14 +2,14 @@
 
 use super::{Core, Effect, Now, Ticket};
 use crate::device::{Device, DevicePatch, DeviceView, Driver, NewDevice, Presence};
-use crate::entry::{Author, Entry, EntryBody, Moment, NewEntry, Rung};
+use crate::entry::{Author, Entry, Moment, NewEntry, Rung};
 use crate::event::{EventCursor, EventKind};
 use crate::once::Made;
 use crate::service::BridgeError;
 use crate::store::Change;
 use crate::stream::{Member, Membership, Stream, StreamKind, StreamView};
 use sha2::{Digest, Sha256};
-use waypost_proto::{DeviceId, PersonId, Seq, StreamId, TEXT_BYTES_MAX};
+use waypost_proto::{DeviceId, GroupId, PersonId, Seq, StreamId};
 
 type Staged<T> = Result<(T, Option<Ticket>), BridgeError>;
 /// For what [`Core::make`] commits.
@@ -101,9 +101,13 @@ impl Core {
 
     pub(crate) fn revoke_device(&mut self, id: DeviceId, now: Now) -> Staged<()> {
         let device = self.live_device(id)?;
+        self.leave_groups(id, now);
         let streams: Vec<StreamId> = self.streams_of.get(&id).into_iter().flatten().copied().collect();
         for stream in streams {
             let state = &self.streams[&stream];
+            if matches!(state.stream.kind, StreamKind::Group(_)) {
+                continue;
+            }
             let (mut left, head) = (state.stream.clone(), state.staged_head);
             for membership in &mut left.members {
                 if membership.member == Member::Device(id) {
@@ -130,10 +134,7 @@ impl Core {
 
     /// Stages an entry of a person.
     pub(crate) fn post_entry(&mut self, new: NewEntry, now: Now) -> Making {
-        let EntryBody::Text(text) = &new.body;
-        if !(1..=TEXT_BYTES_MAX).contains(&text.len()) {
-            return Err(invalid("/body/text", "1 to 4,096 bytes of text"));
-        }
+        let body = self.checked_body(new.body)?;
         let state = self
             .streams
             .get(&new.stream)
@@ -142,6 +143,19 @@ impl Core {
             return Err(BridgeError::Conflict(
                 "the device of this stream was revoked; nobody would get the message",
             ));
+        }
+        match state.stream.kind {
+            StreamKind::Broadcast => {
+                return Err(BridgeError::Conflict(
+                    "a broadcast is one message; send another one, or write to its recipients",
+                ));
+            }
+            StreamKind::Group(group) if self.group(group).is_none() => {
+                return Err(BridgeError::Conflict(
+                    "this group was deleted; nobody would get the message",
+                ));
+            }
+            StreamKind::Direct | StreamKind::Group(_) => {}
         }
         let head = state.staged_head;
         if new.reply_to.is_some_and(|answered| answered.number() > head) {
@@ -162,7 +176,8 @@ impl Core {
             urgent: new.urgent,
             expires_ms: new.expires_ms,
             reply_to: new.reply_to,
-            body: new.body,
+            reply_stream: None,
+            body,
         };
         self.append_entry(entry, Member::Office, now);
         // Whoever had read everything has read their own words too.
@@ -242,6 +257,8 @@ impl Core {
                 .get(&(id, Member::Person(person)))
                 .map_or(0, |c| c.read)
         });
+        // Of what the office only sends there is nothing for it to read.
+        let read = read.filter(|_| state.stream.has(Member::Office));
         // What was trimmed is not unread any more.
         let trimmed = self.first_seq(id) - 1;
         let unread = read.map_or(0, |read| state.head.saturating_sub(read.max(trimmed)));
@@ -266,7 +283,12 @@ impl Core {
 
     fn view(&self, device: &Device) -> DeviceView {
         let position = self.latest.get(&device.id).copied();
+        let groups = self.groups_of(device.id);
         DeviceView {
+            groups: groups
+                .iter()
+                .filter_map(|group| GroupId::new(group.group))
+                .collect(),
             presence: self
                 .presence
                 .get(&device.id)
@@ -278,7 +300,7 @@ impl Core {
         }
     }
 
-    fn live_device(&self, id: DeviceId) -> Result<Device, BridgeError> {
+    pub(super) fn live_device(&self, id: DeviceId) -> Result<Device, BridgeError> {
         let device = self.newest_device(id).filter(|device| !device.revoked);
         device.cloned().ok_or(BridgeError::NotFound("device"))
     }
@@ -297,13 +319,23 @@ impl Core {
         self.effects.push(Effect::Device(device));
     }
 
-    fn put_stream(&mut self, stream: Stream) {
+    /// As it is on disk or on its way there.
+    pub(super) fn newest_stream(&self, id: StreamId) -> Result<Stream, BridgeError> {
+        let staged = self.staged_effects().find_map(|effect| match effect {
+            Effect::Stream(stream) if stream.id == id => Some(stream),
+            _ => None,
+        });
+        let stream = staged.or_else(|| self.streams.get(&id).map(|state| &state.stream));
+        stream.cloned().ok_or(BridgeError::NotFound("stream"))
+    }
+
+    pub(super) fn put_stream(&mut self, stream: Stream) {
         self.changes.push(Change::PutStream(stream.clone()));
         self.effects.push(Effect::Stream(stream));
     }
 
     /// The name of an entry for ever; the number of an entry is used once in a store.
-    fn person_entry_id(&self, person: PersonId, stream: StreamId, seq: Seq) -> [u8; 16] {
+    pub(super) fn person_entry_id(&self, person: PersonId, stream: StreamId, seq: Seq) -> [u8; 16] {
         let mut hash = Sha256::new_with_prefix(b"waypost entry by person\0");
         hash.update(person.number().to_be_bytes());
         hash.update(self.incarnation.number().to_be_bytes());
@@ -323,7 +355,7 @@ fn has_open_device(stream: &Stream) -> bool {
 
 pub(super) fn invalid(field: &'static str, expected: &str) -> BridgeError {
     BridgeError::Invalid {
-        field,
+        field: field.into(),
         reason: format!("expected {expected}"),
     }
 }

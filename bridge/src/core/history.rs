@@ -33,7 +33,7 @@ impl Core {
         }
         if fixes.iter().any(|fix| check_fix_time(fix, now).is_err()) {
             return Err(BridgeError::Invalid {
-                field: "/tst",
+                field: "/tst".into(),
                 reason: "must be after 1999 and at most 72 hours ahead of the server's clock".to_owned(),
             });
         }

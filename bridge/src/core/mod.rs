@@ -11,8 +11,11 @@
 //! The rim owns sockets, clocks and the store, and ends the process when a write fails.
 
 mod audit;
+mod broadcasts;
+mod catalogue;
 mod directory;
 mod down;
+mod groups;
 mod history;
 mod once;
 mod people;
@@ -24,16 +27,22 @@ mod tests;
 mod up;
 
 use crate::audit::Acting;
+use crate::broadcast::Broadcast;
 use crate::device::{Device, Presence};
 use crate::entry::Entry;
 use crate::event::{Event, EventCursor, EventKind, LiveEvent};
+use crate::group::{Group, GroupId};
 use crate::key::ApiKey;
+use crate::link::Subscriptions;
 use crate::person::{Person, SignIn};
 use crate::position::Position;
 use crate::store::{Change, Look, MemberCursor, State};
-use crate::stream::{Member, Stream};
+use crate::stream::{Member, Stream, StreamKind};
+use crate::template::Template;
 use audit::Refusals;
+pub(crate) use broadcasts::only_entry;
 use bytes::Bytes;
+use catalogue::Catalogue;
 pub(crate) use history::Told;
 use once::RecentPosts;
 pub use retention::Retention;
@@ -84,6 +93,21 @@ pub enum Output {
     Compare(Repeated),
     /// Publish a frame on `d/<device>`.
     Publish(DeviceId, Bytes),
+    /// Read entries of a group's stream, then [`Core::handle_group_fetched`].
+    FetchGroup(GroupFetch),
+    /// Publish a frame on `g/<group>`.
+    PublishGroup(GroupId, Bytes),
+    /// Publish on `t/<locale>`, retained; empty takes away what is retained there.
+    Retain(String, Bytes),
+    /// A device's groups have changed.
+    Groups {
+        /// The device.
+        device: DeviceId,
+        /// All groups whose topics it may read now.
+        groups: Vec<GroupId>,
+        /// The group that it has left: its subscriptions to the topic end before anything else is published there.
+        left: Option<GroupId>,
+    },
     /// Tell whoever watches.
     Live(LiveEvent),
     /// This device's right to connect has changed.
@@ -102,6 +126,21 @@ pub struct Fetch {
     /// In this session.
     pub tag: SessionTag,
     /// Of this stream.
+    pub stream: StreamId,
+    /// After this number; what lies between is skipped without reading it.
+    pub after: u64,
+    /// At most up to this number, which is on disk and the reader's to know.
+    pub head: u64,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Entries that go out on the topic of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupFetch {
+    /// The group.
+    pub group: GroupId,
+    /// Its stream.
     pub stream: StreamId,
     /// After this number.
     pub after: u64,
@@ -180,6 +219,9 @@ pub struct Core {
     keys: BTreeMap<PersonId, ApiKey>,
     /// By the SHA-256 of its token; those that are not revoked.
     key_of: BTreeMap<[u8; 32], PersonId>,
+    groups: BTreeMap<GroupId, Group>,
+    broadcasts: BTreeMap<StreamId, Broadcast>,
+    catalogue: Catalogue,
     latest: BTreeMap<DeviceId, Position>,
     presence: BTreeMap<DeviceId, Presence>,
     heard_ms: BTreeMap<DeviceId, i64>,
@@ -189,6 +231,8 @@ pub struct Core {
     next_device: u32,
     next_stream: u32,
     next_person: u32,
+    next_group: u32,
+    next_template: u32,
     emails: BTreeSet<String>,
     ledgers: BTreeMap<(DeviceId, Epoch), Ledger>,
     transfers: BTreeMap<(DeviceId, Epoch), BTreeMap<StreamId, Cumulative>>,
@@ -211,6 +255,11 @@ pub struct Core {
     asked_for_hello: BTreeMap<DeviceId, Instant>,
     timers: BTreeSet<(Instant, DeviceId)>,
     dirty: BTreeSet<DeviceId>,
+    /// Whether groups may be served on their topics.
+    group_topics: Subscriptions,
+    /// The last entry of each group's stream that went out on its topic, or was left to the topics of its members.
+    group_sent: BTreeMap<StreamId, u64>,
+    dirty_groups: BTreeSet<StreamId>,
     sweep: Sweep,
     space: Space,
     outputs: VecDeque<Output>,
@@ -244,6 +293,9 @@ enum Effect {
     SignIn(SignIn),
     SignOut([u8; 32]),
     Key(ApiKey),
+    Group(Group),
+    Template(Template),
+    Broadcast(Broadcast),
     Head(StreamId, u64),
     Taken {
         device: DeviceId,
@@ -292,6 +344,14 @@ impl Core {
             staged: taken,
         };
         let next = |last: Option<u32>| last.unwrap_or(0) + 1;
+        let catalogue = Catalogue::new(state.templates);
+        // What was accepted before this start goes to each member's own topic.
+        let group_sent = state
+            .streams
+            .values()
+            .filter(|(stream, _)| matches!(stream.kind, StreamKind::Group(_)))
+            .map(|(stream, head)| (stream.id, *head))
+            .collect();
         Self {
             options,
             incarnation: state.incarnation,
@@ -319,6 +379,11 @@ impl Core {
                 .map(|key| (key.token_hash, key.id))
                 .collect(),
             keys: state.keys,
+            next_group: next(state.groups.keys().next_back().map(|id| id.number())),
+            groups: state.groups,
+            broadcasts: state.broadcasts,
+            next_template: catalogue.next_number(),
+            catalogue,
             presence: BTreeMap::new(),
             heard_ms: BTreeMap::new(),
             devices: state.devices,
@@ -363,6 +428,9 @@ impl Core {
             asked_for_hello: BTreeMap::new(),
             timers: BTreeSet::new(),
             dirty: BTreeSet::new(),
+            group_topics: Subscriptions::LastAsLongAsTheirClients,
+            group_sent,
+            dirty_groups: BTreeSet::new(),
             sweep: Sweep::new(
                 state.first_seqs,
                 state.first_event,
@@ -373,6 +441,13 @@ impl Core {
             outputs: VecDeque::new(),
             stopping: false,
         }
+    }
+
+    /// What the broker can do about subscriptions: a group's topic is used only where one who has left can be kept from
+    /// listening on.
+    #[must_use]
+    pub fn with_subscriptions(self, group_topics: Subscriptions) -> Self {
+        Self { group_topics, ..self }
     }
 
     /// Everything up to and including `through` is on disk: what follows from it may be seen now.
@@ -457,19 +532,28 @@ impl Core {
                         self.dirty.insert(device);
                     }
                 }
-                match self.streams.get_mut(&stream.id) {
-                    Some(state) => state.stream = stream,
+                let before = match self.streams.get_mut(&stream.id) {
+                    Some(state) => Some(std::mem::replace(&mut state.stream, stream.clone())),
                     None => {
-                        self.streams.insert(
-                            stream.id,
-                            StreamState {
-                                stream,
-                                head: 0,
-                                staged_head: 0,
-                            },
-                        );
+                        let state = StreamState {
+                            stream: stream.clone(),
+                            head: 0,
+                            staged_head: 0,
+                        };
+                        self.streams.insert(stream.id, state);
+                        None
                     }
+                };
+                if let StreamKind::Group(group) = stream.kind {
+                    self.take_membership(group, before.as_ref(), &stream);
                 }
+            }
+            Effect::Group(group) => {
+                self.groups.insert(group.id, group);
+            }
+            Effect::Template(template) => self.take_template(template),
+            Effect::Broadcast(broadcast) => {
+                self.broadcasts.insert(broadcast.stream, broadcast);
             }
             Effect::Person(person) => {
                 self.people.insert(person.id, person);
@@ -493,6 +577,12 @@ impl Core {
                     return;
                 };
                 state.head = state.head.max(seq);
+                state.staged_head = state.staged_head.max(seq);
+                if matches!(state.stream.kind, StreamKind::Group(_)) {
+                    // Its members follow once it is clear who hears of it on the group's topic.
+                    self.dirty_groups.insert(stream);
+                    return;
+                }
                 for membership in &state.stream.members {
                     if let Member::Device(device) = membership.member {
                         self.dirty.insert(device);
@@ -524,7 +614,10 @@ impl Core {
                     session.echoes.insert(stream);
                 });
             }
-            Effect::Welcome { device, tag } => self.in_session(device, tag, Session::welcome),
+            Effect::Welcome { device, tag } => {
+                self.in_session(device, tag, Session::welcome);
+                self.compare_small_state(device);
+            }
             Effect::PositionsKnown { device, tag } => self.in_session(device, tag, Session::open),
             Effect::Latest(device, position) => {
                 self.latest.insert(device, position);
@@ -578,10 +671,16 @@ impl Core {
     fn append_entry(&mut self, entry: Entry, author: Member, now: Now) {
         let (stream, seq) = (entry.stream, entry.seq);
         if let Some(answered) = entry.reply_to {
+            let of = entry.reply_stream.unwrap_or(stream);
+            let mut cursor = self.cursors.get(&(of, author)).cloned().unwrap_or_default();
+            if answered.number() > cursor.answered {
+                cursor.answered = answered.number();
+                self.put_cursor(of, author, cursor);
+            }
             // Of an entry that was trimmed there are no receipts any more.
-            if answered.number() >= self.first_seq(stream) {
+            if answered.number() >= self.first_seq(of) {
                 self.changes.push(Change::AddReceipt {
-                    stream,
+                    stream: of,
                     member: author,
                     rung: crate::entry::Rung::Acted,
                     first_seq: answered.number(),
@@ -590,9 +689,10 @@ impl Core {
                 });
             }
             let kind = EventKind::EntryActed {
-                stream,
+                stream: of,
                 seq: answered,
                 member: author,
+                answer_stream: stream,
                 answer: seq,
             };
             self.log_event(kind, now);

@@ -144,6 +144,11 @@ impl Sweep {
         self.at.get_or_insert(now.monotonic + FIRST_SWEEP_AFTER);
     }
 
+    /// The first entry of a stream that is kept.
+    pub(super) fn first_seq_of(&self, stream: StreamId) -> u64 {
+        self.first_seqs.get(&stream).copied().unwrap_or(1)
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.at.filter(|_| !self.is_open)
     }
@@ -168,7 +173,7 @@ impl Sweep {
 impl Core {
     /// The first entry of a stream that is kept.
     pub(super) fn first_seq(&self, stream: StreamId) -> u64 {
-        self.sweep.first_seqs.get(&stream).copied().unwrap_or(1)
+        self.sweep.first_seq_of(stream)
     }
 
     /// The first event that is kept; one that is not there yet where all were trimmed.

@@ -8,9 +8,11 @@ use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use waypost_proto::{
-    Cumulative, DeviceId, Epoch, OpNumber, PersonId, SessionTag, Stamp, StreamId, positions_digest, wire,
+    Author, Cumulative, DeviceId, Epoch, OpNumber, SessionTag, Stamp, StreamId, positions_digest, wire,
 };
 
+/// A language tag is no longer than this.
+const LOCALE_CHARS_MAX: usize = 35;
 /// A device is asked for a hello at most this often.
 const HELLO_PLEASE_EVERY: Duration = Duration::from_secs(1);
 
@@ -25,7 +27,13 @@ pub(super) struct Session {
     pub(super) phase: Phase,
 
     // What the next frame has to say.
-    pub(super) welcome_due: bool,
+    pub(super) welcome: Welcome,
+    /// The language of the driver, as the hello said.
+    pub(super) locale: String,
+    /// The digest of its groups. Where the device knows it, it listens on the topics of all of them.
+    pub(super) groups: Compared,
+    /// The version of the catalogue.
+    pub(super) catalogue: Compared,
     pub(super) ack_due: bool,
     pub(super) echoes: BTreeSet<StreamId>,
     pub(super) refusals: Vec<wire::Refusal>,
@@ -36,7 +44,7 @@ pub(super) struct Session {
     pub(super) under_way: BTreeMap<(StreamId, u64), UnderWay>,
     pub(super) under_way_bytes: usize,
     pub(super) fetching: bool,
-    pub(super) named: BTreeSet<PersonId>,
+    pub(super) named: BTreeSet<Author>,
     pub(super) repeat_at: Option<Instant>,
     pub(super) repeat_after: Duration,
 }
@@ -50,6 +58,57 @@ pub(super) enum Phase {
     Open,
     /// The outbox is a clone: nothing of it is taken until a hello with another epoch.
     Forked,
+}
+
+/// The answer to the hello.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Welcome {
+    /// The hello is not on disk yet; the device is told nothing.
+    Awaited,
+    /// It goes with the next frame.
+    Due,
+    Said,
+}
+
+/// A small thing that the device has to know, as the device and as the server has it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Compared {
+    pub(super) known: u32,
+    pub(super) actual: u32,
+    /// The next frame tells of it.
+    pub(super) due: bool,
+}
+
+impl Compared {
+    /// What a hello says counts for the truth until the device may be told otherwise.
+    fn new(known: u32) -> Self {
+        Self {
+            known,
+            actual: known,
+            due: false,
+        }
+    }
+
+    pub(super) fn differs(self) -> bool {
+        self.known != self.actual
+    }
+
+    /// It is so now.
+    pub(super) fn set(&mut self, actual: u32) {
+        self.actual = actual;
+        self.due = self.differs();
+    }
+
+    /// The device says that it knows this.
+    pub(super) fn hear(&mut self, known: u32) {
+        self.known = known;
+        self.due &= self.differs();
+    }
+
+    /// The device has not said for a while that it knows.
+    pub(super) fn repeat(&mut self) {
+        self.due = self.differs();
+    }
 }
 
 /// How far a stream was sent in this session.
@@ -81,7 +140,7 @@ impl Session {
 
     /// The hello is on disk.
     pub(super) fn welcome(&mut self) {
-        self.welcome_due = true;
+        self.welcome = Welcome::Due;
         self.ack_due = true;
         if self.phase
             == (Phase::Opening {
@@ -97,6 +156,11 @@ impl Session {
         if matches!(self.phase, Phase::Opening { .. }) {
             self.phase = Phase::Open;
         }
+    }
+
+    /// Whether something was sent that the device has not confirmed.
+    pub(super) fn awaits(&self) -> bool {
+        !self.under_way.is_empty() || self.groups.differs() || self.catalogue.differs()
     }
 
     /// Everything unacknowledged has to go again.
@@ -183,7 +247,9 @@ impl Core {
         if repeated {
             // The broker delivered it twice; the welcome of the first may have been lost with it.
             self.in_session(device, tag, |session| {
-                session.welcome_due |= session.phase != Phase::Forked;
+                if session.welcome == Welcome::Said && session.phase != Phase::Forked {
+                    session.welcome = Welcome::Due;
+                }
             });
             return Some(());
         }
@@ -212,7 +278,10 @@ impl Core {
             hello_ms,
             welcome_ms: now.wall_ms,
             phase: Phase::Opening { wants_positions },
-            welcome_due: false,
+            welcome: Welcome::Awaited,
+            locale: hello.locale.chars().take(LOCALE_CHARS_MAX).collect(),
+            groups: Compared::new(hello.groups_digest),
+            catalogue: Compared::new(hello.catalogue),
             ack_due: false,
             echoes: BTreeSet::new(),
             refusals: Vec::new(),

@@ -1,12 +1,17 @@
 //! The core driven by plain values: a virtual clock, a store in memory, and writes that complete when a test says so.
 
+mod audit;
+mod broadcasts;
+mod catalogue;
+mod groups;
 mod owntracks;
+mod people;
 mod retention;
 mod space;
 
 use super::*;
 use crate::device::NewDevice;
-use crate::entry::{EntryBody, NewEntry, Page};
+use crate::entry::{EntryBody, NewBody, NewEntry, Page};
 use crate::once::{Caller, Made, Novelty, Once, REMEMBERED_MS};
 use crate::person::{NewPerson, Role};
 use crate::service::BridgeError;
@@ -17,9 +22,6 @@ use waypost_proto::wire::{self, RefusalReason};
 use waypost_proto::{Fix, Operation, Stamp, TrackKind, positions_digest};
 
 /// A core and everything around it.
-mod audit;
-mod people;
-
 struct World {
     core: Core,
     store: MemoryStore,
@@ -29,6 +31,12 @@ struct World {
     sent: Vec<(DeviceId, wire::DownFrame)>,
     live: Vec<LiveEvent>,
     disconnected: Vec<DeviceId>,
+    /// What went out on the topics of groups.
+    to_groups: Vec<(GroupId, wire::GroupFrame)>,
+    /// What the broker retains of the catalogue, by language.
+    retained: BTreeMap<String, wire::Catalogue>,
+    /// Subscriptions to groups that were ended, with how many frames had gone out on topics of groups by then.
+    ended: Vec<(DeviceId, GroupId, usize)>,
 }
 
 const START_MS: i64 = 1_764_000_000_000;
@@ -36,7 +44,7 @@ const START_MS: i64 = 1_764_000_000_000;
 impl World {
     fn new() -> Self {
         let store = MemoryStore::new();
-        let core = Core::new(store.load(42).unwrap(), CoreOptions::default());
+        let core = Self::start(&store);
         let now = Now {
             monotonic: Instant::now(),
             wall_ms: START_MS,
@@ -49,7 +57,15 @@ impl World {
             sent: vec![],
             live: vec![],
             disconnected: vec![],
+            to_groups: vec![],
+            retained: BTreeMap::new(),
+            ended: vec![],
         }
+    }
+
+    fn start(store: &MemoryStore) -> Core {
+        Core::new(store.load(42).unwrap(), CoreOptions::default())
+            .with_subscriptions(Subscriptions::CanBeEnded)
     }
 
     /// A world with one device, one person and an open session.
@@ -63,7 +79,7 @@ impl World {
     /// The server dies and starts again on what is on disk.
     fn restart(&mut self) {
         self.unsynced.clear();
-        self.core = Core::new(self.store.load(42).unwrap(), CoreOptions::default());
+        self.core = Self::start(&self.store);
     }
 
     fn add_device(&mut self) -> Device {
@@ -155,6 +171,29 @@ impl World {
                     Output::Publish(device, frame) => {
                         self.sent.push((device, wire::DownFrame::decode(frame).unwrap()));
                     }
+                    Output::FetchGroup(fetch) => {
+                        let page = Page::After(fetch.after);
+                        let entries = self
+                            .store
+                            .entries(fetch.stream, page, fetch.limit, fetch.head)
+                            .unwrap();
+                        self.core.handle_group_fetched(fetch, entries, self.now);
+                    }
+                    Output::PublishGroup(group, frame) => {
+                        self.to_groups
+                            .push((group, wire::GroupFrame::decode(frame).unwrap()));
+                    }
+                    Output::Retain(locale, catalogue) if catalogue.is_empty() => {
+                        self.retained.remove(&locale);
+                    }
+                    Output::Retain(locale, catalogue) => {
+                        self.retained
+                            .insert(locale, wire::Catalogue::decode(catalogue).unwrap());
+                    }
+                    Output::Groups { device, left, .. } => {
+                        self.ended
+                            .extend(left.map(|group| (device, group, self.to_groups.len())));
+                    }
                     Output::Live(event) => self.live.push(event),
                     Output::Access(_) => {}
                     Output::Disconnect(device) => self.disconnected.push(device),
@@ -235,12 +274,10 @@ impl World {
             .unwrap();
         entries
             .into_iter()
-            .map(
-                |Entry {
-                     body: EntryBody::Text(text),
-                     ..
-                 }| text,
-            )
+            .filter_map(|entry| match entry.body {
+                EntryBody::Text(text) => Some(text),
+                EntryBody::Reply(_) | EntryBody::Membership(..) => None,
+            })
             .collect()
     }
 }
@@ -254,7 +291,7 @@ fn stamp(tag: u32, seconds: u32) -> u32 {
 }
 
 fn by_person(author: PersonId, stream: StreamId, text: &str) -> NewEntry {
-    let body = EntryBody::Text(text.into());
+    let body = NewBody::Text(text.into());
     NewEntry {
         author,
         stream,

@@ -5,7 +5,7 @@ use super::{Core, Effect, Ledger, Now, Output, Repeated};
 use crate::entry::{Author, Entry, EntryBody, Moment, Rung};
 use crate::event::EventKind;
 use crate::store::{Change, MemberCursor};
-use crate::stream::Member;
+use crate::stream::{Member, StreamKind};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use waypost_proto::wire::{self, RefusalReason};
@@ -109,6 +109,9 @@ impl Core {
                 self.refuse(device, None, RefusalReason::BadNumber);
             }
         }
+        if let Some(known) = &frame.known {
+            self.handle_known(device, known);
+        }
         if let Some(live) = &frame.live {
             self.handle_live(device, live, now);
         }
@@ -167,26 +170,9 @@ impl Core {
             digest,
         });
         metrics::counter!("waypost_bridge_operations_total").increment(1);
-        match content.body {
-            Body::Text(text) => {
-                let stream = content.stream.expect("a text was parsed with its stream");
-                let entry = Entry {
-                    stream,
-                    seq: self.next_seq(stream),
-                    id: device_entry_id(device, epoch, op),
-                    author: Author::Device(device),
-                    operation: Some((epoch, op)),
-                    accepted: moment,
-                    urgent: content.urgent,
-                    expires_ms: content
-                        .expires_in_s
-                        .map(|s| now.wall_ms - age_ms(age_s) + i64::from(s) * 1_000),
-                    reply_to: content.reply_to,
-                    body: EntryBody::Text(text),
-                };
-                self.append_entry(entry, Member::Device(device), now);
-            }
-            Body::Reply(_) => unreachable!("refused by `check`"),
+        let said = match content.body {
+            Body::Text(text) => EntryBody::Text(text),
+            Body::Reply(reply) => EntryBody::Reply(reply),
             Body::Track { fixes, kind } => {
                 for fix in &fixes {
                     self.add_to_history(device, *fix, now);
@@ -194,8 +180,26 @@ impl Core {
                 if let (TrackKind::Travelled, Some(last)) = (kind, fixes.last()) {
                     self.move_latest(device, *last, now);
                 }
+                return;
             }
-        }
+        };
+        let stream = content.stream.expect("what is said was parsed with its stream");
+        let entry = Entry {
+            stream,
+            seq: self.next_seq(stream),
+            id: device_entry_id(device, epoch, op),
+            author: Author::Device(device),
+            operation: Some((epoch, op)),
+            accepted: moment,
+            urgent: content.urgent,
+            expires_ms: content
+                .expires_in_s
+                .map(|s| now.wall_ms - age_ms(age_s) + i64::from(s) * 1_000),
+            reply_to: content.reply_to,
+            reply_stream: content.reply_stream,
+            body: said,
+        };
+        self.append_entry(entry, Member::Device(device), now);
     }
 
     /// Whether an operation was applied or is being applied.
@@ -236,11 +240,28 @@ impl Core {
     /// Whether an operation can be applied at all.
     fn check(&self, device: DeviceId, operation: &Operation, now: Now) -> Result<(), RefusalReason> {
         match &operation.body {
-            Body::Text(_) => {
+            Body::Text(_) | Body::Reply(_) => {
+                let member = Member::Device(device);
                 let stream = operation.stream.and_then(|stream| self.streams.get(&stream));
                 let state = stream.ok_or(RefusalReason::UnknownStream)?;
-                if !state.stream.has(Member::Device(device)) {
+                // What is on its way to the disk counts: who is leaving at this moment writes no more.
+                let is_member = match state.stream.kind {
+                    StreamKind::Group(_) => self
+                        .newest_stream(state.stream.id)
+                        .is_ok_and(|stream| stream.has(member)),
+                    StreamKind::Direct => state.stream.has(member),
+                    StreamKind::Broadcast => false,
+                };
+                if !is_member {
                     return Err(RefusalReason::NotAMember);
+                }
+                if let Body::Reply(reply) = &operation.body
+                    && !self.is_sound(reply)
+                {
+                    return Err(RefusalReason::BadTemplate);
+                }
+                if let Some(broadcast) = operation.reply_stream {
+                    return self.check_answer(device, state.stream.kind, broadcast, operation.reply_to);
                 }
                 if let Some(answered) = operation.reply_to
                     && (answered.number() > state.staged_head
@@ -250,9 +271,26 @@ impl Core {
                 }
                 Ok(())
             }
-            Body::Reply(_) => Err(RefusalReason::Unsupported),
             Body::Track { fixes, .. } => fixes.iter().try_for_each(|fix| check_fix_time(fix, now)),
         }
+    }
+
+    /// Whether an operation may answer a broadcast: one that its author received, from its own direct stream.
+    fn check_answer(
+        &self,
+        device: DeviceId,
+        from: StreamKind,
+        broadcast: StreamId,
+        answered: Option<waypost_proto::Seq>,
+    ) -> Result<(), RefusalReason> {
+        let known = self.streams.get(&broadcast).filter(|state| {
+            state.stream.kind == StreamKind::Broadcast
+                && from == StreamKind::Direct
+                && answered.is_some_and(|seq| {
+                    seq.number() <= state.head && state.stream.may_read(Member::Device(device), seq.number())
+                })
+        });
+        known.map(|_| ()).ok_or(RefusalReason::UnknownEntry)
     }
 
     fn handle_void(&mut self, device: DeviceId, void: &wire::VoidRange) {

@@ -5,14 +5,17 @@ use super::{
     Store, StoreError, Trim,
 };
 use crate::audit::{Actor, AuditEntry, Outcome};
+use crate::broadcast::Broadcast;
 use crate::device::{Device, Driver};
-use crate::entry::{Author, Entry, EntryBody, Moment, Page, Rung};
+use crate::entry::{Author, Entry, EntryBody, MembershipChange, Moment, Page, QuickReply, Rung};
 use crate::event::{Event, EventKind};
+use crate::group::{Group, GroupId, History};
 use crate::key::ApiKey;
 use crate::once::{Caller, Made, Posted};
 use crate::person::{Person, Role, SignIn};
 use crate::position::Position;
 use crate::stream::{Member, Membership, Stream, StreamKind};
+use crate::template::{Slot, SlotKind, Template};
 use std::sync::Arc;
 use waypost_proto::{ContentDigest, Cumulative, DeviceId, Epoch, Fix, OpNumber, PersonId, Seq, StreamId};
 
@@ -58,7 +61,18 @@ fn entry(stream: u32, number: u64, author: Author) -> Entry {
         urgent: number.is_multiple_of(2),
         expires_ms: (number == 3).then_some(9_999),
         reply_to: Seq::new(number - 1),
-        body: EntryBody::Text(format!("entry {number} é")),
+        reply_stream: (number == 4).then(|| stream_id(9)),
+        body: match number {
+            5 => EntryBody::Reply(QuickReply {
+                template: 120,
+                version: 14,
+                numbers: vec![-15],
+                texts: vec!["é".to_owned()],
+            }),
+            6 => EntryBody::Membership(device_id(264), MembershipChange::Left),
+            7 => EntryBody::Membership(device_id(264), MembershipChange::Joined),
+            _ => EntryBody::Text(format!("entry {number} é")),
+        },
     }
 }
 
@@ -74,6 +88,77 @@ fn direct(stream: u32, device: u32) -> Stream {
         title: "truck-17".to_owned(),
         members: vec![open(Member::Device(device_id(device))), open(Member::Office)],
     }
+}
+
+#[test]
+fn groups_broadcasts_and_every_version_of_a_template_survive_a_restart() {
+    engines(|engine, reopen| {
+        let id = GroupId::new(264).unwrap();
+        let group = Group {
+            id,
+            name: "North".to_owned(),
+            stream: stream_id(5),
+            history: History::All,
+            deleted: true,
+        };
+        let channel = Stream {
+            kind: StreamKind::Group(id),
+            members: vec![Membership {
+                member: Member::Device(device_id(264)),
+                first_seq: 3,
+                last_seq: Some(7),
+            }],
+            ..direct(5, 264)
+        };
+        let to_many = Stream {
+            kind: StreamKind::Broadcast,
+            ..direct(6, 264)
+        };
+        let broadcast = Broadcast {
+            stream: stream_id(6),
+            devices: vec![device_id(264)],
+            groups: vec![id],
+        };
+        let version = |version, removed| Template {
+            number: 120,
+            key: "late".to_owned(),
+            version,
+            text: [("de".to_owned(), format!("Zu spät {version}"))].into(),
+            slots: vec![Slot {
+                name: "minutes".to_owned(),
+                kind: SlotKind::Number,
+            }],
+            removed,
+        };
+        {
+            let store = reopen();
+            store.load(42).unwrap();
+            store
+                .commit(&[
+                    Change::PutGroup(group.clone()),
+                    Change::PutStream(channel.clone()),
+                    Change::PutStream(to_many.clone()),
+                    Change::PutBroadcast(broadcast.clone()),
+                    Change::PutTemplate(version(300, true)),
+                    Change::PutTemplate(version(2, false)),
+                ])
+                .unwrap();
+        }
+        let state = reopen().load(42).unwrap();
+        assert_eq!(state.groups.values().collect::<Vec<_>>(), [&group], "{engine}");
+        let streams: Vec<&Stream> = state.streams.values().map(|(stream, _)| stream).collect();
+        assert_eq!(streams, [&channel, &to_many], "{engine}");
+        assert_eq!(
+            state.broadcasts.values().collect::<Vec<_>>(),
+            [&broadcast],
+            "{engine}"
+        );
+        assert_eq!(
+            state.templates[&120],
+            [version(2, false), version(300, true)],
+            "{engine}: oldest first"
+        );
+    });
 }
 
 #[test]
@@ -123,6 +208,7 @@ fn a_restart_keeps_everything_and_counts_as_a_generation() {
             sent: 9,
             delivered: taken.clone(),
             read: 2,
+            answered: 1,
         };
         let fix = Fix::from_degrees(123, 41.25, -95.9).unwrap();
         let position = Position {

@@ -3,7 +3,7 @@
 use crate::entry::Rung;
 use crate::once::Caller;
 use crate::stream::Member;
-use waypost_proto::{DeviceId, Epoch, OpNumber, PersonId, StreamId};
+use waypost_proto::{DeviceId, Epoch, GroupId, OpNumber, PersonId, StreamId};
 
 /// The kinds of records. The letter goes before each key; the engine may keep groups of tables apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +15,9 @@ pub(super) enum Table {
     SignIns = b's',
     Keys = b'k',
     Streams = b'S',
+    Groups = b'g',
+    Templates = b'q',
+    Broadcasts = b'b',
     Ledgers = b'l',
     Transfers = b't',
     Cursors = b'c',
@@ -96,6 +99,19 @@ pub(super) fn sign_in(token_hash: &[u8; 32]) -> Vec<u8> {
 
 pub(super) fn stream(id: StreamId) -> Vec<u8> {
     Key::of(Table::Streams).u32(id.number()).done()
+}
+
+pub(super) fn group(id: GroupId) -> Vec<u8> {
+    Key::of(Table::Groups).u32(id.number()).done()
+}
+
+/// Each version of a template stays.
+pub(super) fn template(number: u32, version: u32) -> Vec<u8> {
+    Key::of(Table::Templates).u32(number).u32(version).done()
+}
+
+pub(super) fn broadcast(stream: StreamId) -> Vec<u8> {
+    Key::of(Table::Broadcasts).u32(stream.number()).done()
 }
 
 pub(super) fn entry(stream: StreamId, seq: u64) -> Vec<u8> {

@@ -4,14 +4,17 @@ use super::keys::{self, Key, Numbers, Table};
 use super::records::{MetaRecord, ReceiptRecord, Record};
 use super::{Change, Found, Log, Look, MemberCursor, State, Store, StoreError};
 use crate::audit::AuditEntry;
+use crate::broadcast::Broadcast;
 use crate::device::Device;
 use crate::entry::{Author, Entry, Moment, Page, Receipt, Rung};
 use crate::event::{Event, EventCursor};
+use crate::group::Group;
 use crate::key::ApiKey;
 use crate::once::{Caller, Posted};
 use crate::person::{Person, SignIn};
 use crate::position::Position;
 use crate::stream::{Member, Stream};
+use crate::template::Template;
 use prost::Message;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -80,6 +83,9 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
             first_seqs: BTreeMap::new(),
             first_event: 1,
             first_position_day: 0,
+            groups: BTreeMap::new(),
+            templates: BTreeMap::new(),
+            broadcasts: BTreeMap::new(),
         };
         self.load_firsts(&mut state)?;
         state.last_event = self.last_number(Key::of(Table::Events), state.first_event)?;
@@ -98,6 +104,19 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
         })?;
         self.each(Table::SignIns, |_, sign_in: SignIn| {
             state.sign_ins.insert(sign_in.token_hash, sign_in);
+            Some(())
+        })?;
+        self.each(Table::Groups, |_, group: Group| {
+            state.groups.insert(group.id, group);
+            Some(())
+        })?;
+        self.each(Table::Templates, |_, template: Template| {
+            // By number, then by version: the last one is what it is now.
+            state.templates.entry(template.number).or_default().push(template);
+            Some(())
+        })?;
+        self.each(Table::Broadcasts, |_, broadcast: Broadcast| {
+            state.broadcasts.insert(broadcast.stream, broadcast);
             Some(())
         })?;
         let mut streams = Vec::new();
@@ -384,6 +403,12 @@ fn write(change: &Change) -> Write {
         Change::PutKey(key) => (keys::api_key(key.id), Some(key.encode())),
         Change::PutSignIn(sign_in) => (keys::sign_in(&sign_in.token_hash), Some(sign_in.encode())),
         Change::DeleteSignIn(token_hash) => (keys::sign_in(token_hash), None),
+        Change::PutGroup(group) => (keys::group(group.id), Some(group.encode())),
+        Change::PutTemplate(template) => (
+            keys::template(template.number, template.version),
+            Some(template.encode()),
+        ),
+        Change::PutBroadcast(broadcast) => (keys::broadcast(broadcast.stream), Some(broadcast.encode())),
         Change::PutStream(stream) => (keys::stream(stream.id), Some(stream.encode())),
         Change::AppendEntry(entry) => (
             keys::entry(entry.stream, entry.seq.number()),

@@ -18,14 +18,17 @@ pub use memory::{MemoryKeys, MemoryStore};
 pub use retention::{DAY_MS, Found, FoundPositions, LOOK_RECORDS_MAX, Log, Look, PositionMark, Trim};
 
 use crate::audit::AuditEntry;
+use crate::broadcast::Broadcast;
 use crate::device::Device;
 use crate::entry::{Entry, Moment, Page, Receipt, Rung};
 use crate::event::{Event, EventCursor};
+use crate::group::{Group, GroupId};
 use crate::key::ApiKey;
 use crate::once::{Caller, Posted};
 use crate::person::{Person, SignIn};
 use crate::position::Position;
 use crate::stream::{Member, Stream};
+use crate::template::Template;
 use std::collections::BTreeMap;
 use waypost_proto::{
     ContentDigest, Cumulative, DeviceId, Epoch, Generation, Incarnation, OpNumber, PersonId, Seq, StreamId,
@@ -117,6 +120,12 @@ pub enum Change {
     DeleteSignIn([u8; 32]),
     /// Writes a stream and its members anew.
     PutStream(Stream),
+    /// Writes a group anew.
+    PutGroup(Group),
+    /// Adds a version of a template.
+    PutTemplate(Template),
+    /// Keeps to whom a broadcast went.
+    PutBroadcast(Broadcast),
     /// Adds an entry.
     AppendEntry(Entry),
     /// Remembers the content of an operation that was taken; voids have none.
@@ -213,11 +222,14 @@ pub struct MemberCursor {
     pub delivered: Cumulative,
     /// The last entry that was read.
     pub read: u64,
+    /// The last entry that was answered; others before it may have been, too.
+    pub answered: u64,
 }
 
 /// What the core keeps in memory.
 ///
-/// Memory: about 300 bytes a device with its stream and cursors, 200 bytes a person or a key, 60 bytes a sign-in.
+/// Memory: about 300 bytes a device with its stream and cursors, 200 bytes a person or a key, 60 bytes a sign-in, 150
+/// bytes a member of a group or recipient of a broadcast, and each version of a template with its texts.
 #[derive(Debug, Clone)]
 pub struct State {
     /// Names the store.
@@ -254,4 +266,10 @@ pub struct State {
     pub first_audit: u64,
     /// There is no mark of positions from before this day.
     pub first_position_day: u32,
+    /// All groups, deleted ones too.
+    pub groups: BTreeMap<GroupId, Group>,
+    /// All templates with all their versions, oldest first, by number.
+    pub templates: BTreeMap<u32, Vec<Template>>,
+    /// To whom each broadcast went.
+    pub broadcasts: BTreeMap<StreamId, Broadcast>,
 }

@@ -3,14 +3,17 @@
 
 use super::{MemberCursor, StoreError};
 use crate::audit::{Actor, AuditEntry, Outcome};
+use crate::broadcast::Broadcast;
 use crate::device::{Device, Driver};
-use crate::entry::{Author, Entry, EntryBody, Moment, Rung};
+use crate::entry::{Author, Entry, EntryBody, MembershipChange, Moment, Rung};
 use crate::event::{Event, EventKind};
+use crate::group::{Group, GroupId, History};
 use crate::key::ApiKey;
 use crate::once::{Made, Posted};
 use crate::person::{Person, Role, SignIn};
 use crate::position::Position;
 use crate::stream::{Member, Membership, Stream, StreamKind};
+use crate::template::{QuickReply, Slot, Template};
 use prost::Message;
 use std::net::IpAddr;
 use waypost_proto::{Cumulative, DeviceId, Epoch, Fix, Motion, OpNumber, PersonId, Seq, StreamId};
@@ -301,6 +304,8 @@ pub(super) struct StreamRecord {
     title: String,
     #[prost(message, repeated, tag = "4")]
     members: Vec<MembershipRecord>,
+    #[prost(uint32, tag = "5")]
+    group: u32,
 }
 
 impl Record for Stream {
@@ -312,6 +317,12 @@ impl Record for Stream {
             id: self.id.number(),
             kind: match self.kind {
                 StreamKind::Direct => 1,
+                StreamKind::Group(_) => 2,
+                StreamKind::Broadcast => 3,
+            },
+            group: match self.kind {
+                StreamKind::Group(group) => group.number(),
+                StreamKind::Direct | StreamKind::Broadcast => 0,
             },
             title: self.title.clone(),
             members: self
@@ -329,6 +340,8 @@ impl Record for Stream {
     fn from_wire(wire: StreamRecord) -> Option<Self> {
         let kind = match wire.kind {
             1 => StreamKind::Direct,
+            2 => StreamKind::Group(GroupId::new(wire.group)?),
+            3 => StreamKind::Broadcast,
             _ => return None,
         };
         let members = wire.members.iter().map(|m| {
@@ -404,6 +417,34 @@ pub(super) struct EntryRecord {
     reply_to: u64,
     #[prost(string, optional, tag = "12")]
     text: Option<String>,
+    #[prost(uint32, tag = "13")]
+    reply_stream: u32,
+    #[prost(message, optional, tag = "14")]
+    reply: Option<waypost_proto::wire::QuickReply>,
+    #[prost(message, optional, tag = "15")]
+    membership: Option<waypost_proto::wire::MembershipChange>,
+}
+
+fn body_from_record(wire: &EntryRecord) -> Option<EntryBody> {
+    if let Some(text) = &wire.text {
+        return Some(EntryBody::Text(text.clone()));
+    }
+    if let Some(reply) = &wire.reply {
+        let reply = QuickReply::from_parts(
+            reply.template,
+            reply.version,
+            &reply.slot_numbers,
+            &reply.slot_texts,
+        );
+        return reply.map(EntryBody::Reply);
+    }
+    let change = wire.membership.as_ref()?;
+    let what = if change.left {
+        MembershipChange::Left
+    } else {
+        MembershipChange::Joined
+    };
+    Some(EntryBody::Membership(DeviceId::new(change.device)?, what))
 }
 
 impl Record for Entry {
@@ -411,7 +452,12 @@ impl Record for Entry {
     type Wire = EntryRecord;
 
     fn to_wire(&self) -> EntryRecord {
-        let EntryBody::Text(text) = &self.body;
+        let (mut text, mut reply, mut membership) = (None, None, None);
+        match &self.body {
+            EntryBody::Text(said) => text = Some(said.clone()),
+            EntryBody::Reply(filled) => reply = Some(filled.to_wire()),
+            EntryBody::Membership(device, change) => membership = Some(change.to_wire(*device)),
+        }
         EntryRecord {
             stream: self.stream.number(),
             seq: self.seq.number(),
@@ -432,11 +478,15 @@ impl Record for Entry {
             urgent: self.urgent,
             expires_ms: self.expires_ms,
             reply_to: self.reply_to.map_or(0, Seq::number),
-            text: Some(text.clone()),
+            reply_stream: self.reply_stream.map_or(0, StreamId::number),
+            text,
+            reply,
+            membership,
         }
     }
 
     fn from_wire(wire: EntryRecord) -> Option<Self> {
+        let body = body_from_record(&wire)?;
         Some(Self {
             stream: StreamId::new(wire.stream)?,
             seq: Seq::new(wire.seq)?,
@@ -454,7 +504,8 @@ impl Record for Entry {
             urgent: wire.urgent,
             expires_ms: wire.expires_ms,
             reply_to: Seq::new(wire.reply_to),
-            body: EntryBody::Text(wire.text?),
+            reply_stream: StreamId::new(wire.reply_stream),
+            body,
         })
     }
 }
@@ -491,6 +542,8 @@ pub(super) struct CursorRecord {
     delivered: Option<NumbersRecord>,
     #[prost(uint64, tag = "3")]
     read: u64,
+    #[prost(uint64, tag = "4")]
+    answered: u64,
 }
 
 impl Record for MemberCursor {
@@ -502,6 +555,7 @@ impl Record for MemberCursor {
             sent: self.sent,
             delivered: Some(Record::to_wire(&self.delivered)),
             read: self.read,
+            answered: self.answered,
         }
     }
 
@@ -511,6 +565,7 @@ impl Record for MemberCursor {
             sent: wire.sent,
             delivered,
             read: wire.read,
+            answered: wire.answered,
         })
     }
 }
@@ -558,6 +613,8 @@ pub(super) struct EventRecord {
     moment: Option<MomentRecord>,
     #[prost(uint32, tag = "9")]
     device: u32,
+    #[prost(uint32, tag = "10")]
+    answer_stream: u32,
 }
 
 impl Record for Event {
@@ -606,9 +663,11 @@ impl Record for Event {
                 stream,
                 seq,
                 member,
+                answer_stream,
                 answer,
             } => EventRecord {
                 kind: 5,
+                answer_stream: answer_stream.number(),
                 stream: stream.number(),
                 first_seq: seq.number(),
                 last_seq: answer.number(),
@@ -649,6 +708,8 @@ impl Record for Event {
                 stream: stream?,
                 seq: Seq::new(wire.first_seq)?,
                 member: member?,
+                // Records from before there were broadcasts have none: it was the same.
+                answer_stream: StreamId::new(wire.answer_stream).or(stream)?,
                 answer: Seq::new(wire.last_seq)?,
             },
             6 => EventKind::DeviceOnline(device?),
@@ -855,6 +916,8 @@ impl Record for Posted {
             Made::Person(person) => of(3, person.number()),
             Made::Key(key) => of(4, key.number()),
             Made::Session(person) => of(5, person.number()),
+            Made::Group(group) => of(6, group.number()),
+            Made::Broadcast(stream) => of(7, stream.number()),
         }
     }
 
@@ -869,12 +932,145 @@ impl Record for Posted {
             3 => Made::Person(PersonId::new(wire.id)?),
             4 => Made::Key(PersonId::new(wire.id)?),
             5 => Made::Session(PersonId::new(wire.id)?),
+            6 => Made::Group(GroupId::new(wire.id)?),
+            7 => Made::Broadcast(StreamId::new(wire.id)?),
             _ => return None,
         };
         Some(Self {
             digest: wire.digest.try_into().ok()?,
             made,
             at_ms: wire.at_ms,
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct GroupRecord {
+    #[prost(uint32, tag = "1")]
+    id: u32,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(uint32, tag = "3")]
+    stream: u32,
+    /// Whether those who join may read what was said before.
+    #[prost(bool, tag = "4")]
+    all_history: bool,
+    #[prost(bool, tag = "5")]
+    deleted: bool,
+}
+
+impl Record for Group {
+    const NAME: &'static str = "group";
+    type Wire = GroupRecord;
+
+    fn to_wire(&self) -> GroupRecord {
+        GroupRecord {
+            id: self.id.number(),
+            name: self.name.clone(),
+            stream: self.stream.number(),
+            all_history: self.history == History::All,
+            deleted: self.deleted,
+        }
+    }
+
+    fn from_wire(wire: GroupRecord) -> Option<Self> {
+        Some(Self {
+            id: GroupId::new(wire.id)?,
+            name: wire.name,
+            stream: StreamId::new(wire.stream)?,
+            history: if wire.all_history {
+                History::All
+            } else {
+                History::SinceJoining
+            },
+            deleted: wire.deleted,
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TemplateRecord {
+    #[prost(uint32, tag = "1")]
+    number: u32,
+    #[prost(string, tag = "2")]
+    key: String,
+    #[prost(uint32, tag = "3")]
+    version: u32,
+    #[prost(btree_map = "string, string", tag = "4")]
+    text: std::collections::BTreeMap<String, String>,
+    #[prost(message, repeated, tag = "5")]
+    slots: Vec<waypost_proto::wire::Slot>,
+    #[prost(bool, tag = "6")]
+    removed: bool,
+}
+
+impl Record for Template {
+    const NAME: &'static str = "template";
+    type Wire = TemplateRecord;
+
+    fn to_wire(&self) -> TemplateRecord {
+        let slot = |slot: &Slot| waypost_proto::wire::Slot {
+            name: slot.name.clone(),
+            kind: slot.kind.into(),
+        };
+        TemplateRecord {
+            number: self.number,
+            key: self.key.clone(),
+            version: self.version,
+            text: self.text.clone(),
+            slots: self.slots.iter().map(slot).collect(),
+            removed: self.removed,
+        }
+    }
+
+    fn from_wire(wire: TemplateRecord) -> Option<Self> {
+        let slot = |slot: &waypost_proto::wire::Slot| Slot {
+            name: slot.name.clone(),
+            kind: slot.kind(),
+        };
+        (wire.number > 0 && wire.version > 0).then(|| Self {
+            number: wire.number,
+            key: wire.key,
+            version: wire.version,
+            slots: wire.slots.iter().map(slot).collect(),
+            text: wire.text,
+            removed: wire.removed,
+        })
+    }
+}
+
+/// The numbers of those who were named.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct BroadcastRecord {
+    #[prost(uint32, tag = "1")]
+    stream: u32,
+    #[prost(uint32, repeated, tag = "2")]
+    devices: Vec<u32>,
+    #[prost(uint32, repeated, tag = "3")]
+    groups: Vec<u32>,
+}
+
+impl Record for Broadcast {
+    const NAME: &'static str = "broadcast";
+    type Wire = BroadcastRecord;
+
+    fn to_wire(&self) -> BroadcastRecord {
+        BroadcastRecord {
+            stream: self.stream.number(),
+            devices: self.devices.iter().map(|device| device.number()).collect(),
+            groups: self.groups.iter().map(|group| group.number()).collect(),
+        }
+    }
+
+    fn from_wire(wire: BroadcastRecord) -> Option<Self> {
+        Some(Self {
+            stream: StreamId::new(wire.stream)?,
+            devices: wire
+                .devices
+                .into_iter()
+                .map(DeviceId::new)
+                .collect::<Option<_>>()?,
+            groups: wire.groups.into_iter().map(GroupId::new).collect::<Option<_>>()?,
         })
     }
 }
