@@ -1,12 +1,13 @@
 //! The handle that an app holds: every call is a message to the one task that owns the core.
 
+use crate::catalogue::{BadReply, Catalogue};
 use crate::core::{Draft, PostId};
 use crate::credentials::Credentials;
 use crate::engine::{self, Command};
 use crate::options::InvalidOption;
 use crate::status::LinkState;
 use crate::store::StoreError;
-use crate::{Entries, Entry, Options, Status};
+use crate::{Entries, Entry, Group, Options, Status};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use waypost_proto::wire::RefusalReason;
 use waypost_proto::{
-    BadFix, Fix, OpNumber, Operation, Seq, StreamId, TEXT_BYTES_MAX, TrackKind, track_from_wire,
+    BadFix, Fix, OpNumber, Operation, QuickReply, Seq, StreamId, TEXT_BYTES_MAX, TrackKind, track_from_wire,
     track_to_wire,
 };
 
@@ -37,13 +38,14 @@ pub struct Client {
 /// A message to be posted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Where to; `None` is the device's direct stream with the office, also before the device knows its number.
+    /// Where to; `None` is the device's direct stream with the office, also before the device knows its number. What is
+    /// for a broadcast goes there too, as an answer to it.
     pub stream: Option<StreamId>,
     /// 1 to 4,096 bytes of UTF-8.
     pub text: String,
     /// Whether it goes before ordinary ones.
     pub urgency: Urgency,
-    /// The entry of the same stream that it answers.
+    /// The entry of `stream` that it answers; to a broadcast without it, the newest.
     pub reply_to: Option<Seq>,
     /// Seconds from now after which nobody needs it any more; `None` for never.
     pub expires_in_s: Option<u32>,
@@ -80,18 +82,13 @@ impl Message {
     }
 
     fn into_draft(self) -> Draft {
-        // The number of the office stream is filled in before the operation is sent for the first time.
-        let placeholder = StreamId::new(1).expect("1 is a stream id");
         let operation = Operation {
             urgent: self.urgency == Urgency::Urgent,
             reply_to: self.reply_to,
             expires_in_s: self.expires_in_s.filter(|&seconds| seconds > 0),
-            ..Operation::text(self.stream.unwrap_or(placeholder), self.text)
+            ..Operation::text(self.stream.unwrap_or_else(placeholder), self.text)
         };
-        match self.stream {
-            Some(_) => Draft::settled(operation.to_wire()),
-            None => Draft::to_office(operation.to_wire()),
-        }
+        draft(self.stream, &operation)
     }
 
     /// The same message, before ordinary ones.
@@ -104,6 +101,61 @@ impl Message {
     }
 }
 
+/// A quick reply to be posted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplyMessage {
+    /// Where to, as in [`Message::stream`].
+    pub stream: Option<StreamId>,
+    /// What systems call its template.
+    pub template: String,
+    /// The values by the names of their slots: numbers in decimal, times as `14:30`.
+    pub values: Vec<(String, String)>,
+    /// Whether it goes before ordinary ones.
+    pub urgency: Urgency,
+    /// The entry of `stream` that it answers; to a broadcast without it, the newest.
+    pub reply_to: Option<Seq>,
+    /// Seconds from now after which nobody needs it any more; `None` for never.
+    pub expires_in_s: Option<u32>,
+}
+
+impl ReplyMessage {
+    /// An ordinary quick reply to the office.
+    pub fn to_office(template: impl Into<String>, values: Vec<(String, String)>) -> Self {
+        Self {
+            stream: None,
+            template: template.into(),
+            values,
+            urgency: Urgency::Ordinary,
+            reply_to: None,
+            expires_in_s: None,
+        }
+    }
+
+    /// The operation, filled in with the templates of `catalogue`.
+    pub(crate) fn into_draft(self, catalogue: &Catalogue) -> Result<Draft, BadReply> {
+        let reply: QuickReply = catalogue.reply(&self.template, &self.values)?;
+        let operation = Operation {
+            urgent: self.urgency == Urgency::Urgent,
+            reply_to: self.reply_to,
+            expires_in_s: self.expires_in_s.filter(|&seconds| seconds > 0),
+            ..Operation::reply(self.stream.unwrap_or_else(placeholder), reply)
+        };
+        Ok(draft(self.stream, &operation))
+    }
+}
+
+/// The number of the office stream is filled in before the operation is sent for the first time.
+fn placeholder() -> StreamId {
+    StreamId::new(1).expect("1 is a stream id")
+}
+
+fn draft(stream: Option<StreamId>, operation: &Operation) -> Draft {
+    match stream {
+        Some(_) => Draft::settled(operation.to_wire()),
+        None => Draft::to_office(operation.to_wire()),
+    }
+}
+
 /// An operation that is on the device's disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Posted {
@@ -111,6 +163,9 @@ pub struct Posted {
     pub id: PostId,
     /// Its number in the epoch of the outbox when it was stored.
     pub op: OpNumber,
+    /// The stream that it goes to: for a broadcast that is the one with the office. `None` where the device does not know
+    /// its number yet, and for positions.
+    pub stream: Option<StreamId>,
 }
 
 /// How far an operation has come.
@@ -185,6 +240,9 @@ pub enum PostError {
     /// The text is empty or longer than 4,096 bytes.
     #[error("a text has 1 to {TEXT_BYTES_MAX} bytes, this one has {0}")]
     BadText(usize),
+    /// There is no such quick reply, or its slots are filled in wrongly.
+    #[error(transparent)]
+    BadReply(#[from] BadReply),
     /// A position that cannot be one.
     #[error("a position cannot be used: {0}")]
     BadFix(#[from] BadFix),
@@ -234,6 +292,43 @@ impl Client {
             return Err(PostError::BadText(message.text.len()));
         }
         self.post(message.into_draft()).await
+    }
+
+    /// Stores a quick reply, filled in with the templates that the device has; returns once it is on the device's disk.
+    ///
+    /// # Errors
+    /// [`PostError`]; nothing was stored then. Where it is [`BadReply`], [`wait_catalogue`](Self::wait_catalogue) may
+    /// bring the template.
+    pub async fn post_reply(&self, message: ReplyMessage) -> Result<Posted, PostError> {
+        let message = Box::new(message);
+        self.ask(|reply| Command::PostReply { message, reply }).await?
+    }
+
+    /// The quick replies that can be written.
+    ///
+    /// # Errors
+    /// [`ClientError`] where the client has stopped.
+    pub async fn templates(&self) -> Result<Catalogue, ClientError> {
+        self.ask(Command::Catalogue).await
+    }
+
+    /// Waits until the device has the catalogue that the server offers now, or until `timeout`; returns what it has.
+    ///
+    /// # Errors
+    /// [`ClientError`] where the client has stopped.
+    pub async fn wait_catalogue(&self, timeout: Duration) -> Result<Catalogue, ClientError> {
+        match tokio::time::timeout(timeout, self.ask(Command::WaitCatalogue)).await {
+            Ok(current) => current,
+            Err(_) => self.templates().await,
+        }
+    }
+
+    /// The groups that the device is in.
+    ///
+    /// # Errors
+    /// [`ClientError`] where the client has stopped.
+    pub async fn groups(&self) -> Result<Vec<Group>, ClientError> {
+        Ok(self.status().await?.groups)
     }
 
     /// Waits until the server has an operation on its disk and has told the place of its entry, until it is refused,

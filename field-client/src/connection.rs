@@ -6,9 +6,10 @@
 //!
 //! Bounds: frames and events travel in channels of fixed length; while events find no room nothing is read, and while
 //! 64 kB wait to be written nothing is read either. Packets that wait for their PUBACK: at most 32, or what the server
-//! says if that is less; beyond it no frame is taken.
+//! says if that is less; beyond it no frame is taken. Topics that wait for their SUBACK: those that the core names,
+//! which bounds them.
 
-use crate::core::{Outgoing, Qos};
+use crate::core::{Grant, Outgoing, Qos, Topics};
 use crate::packet::{
     ALIASES_MAX, ConnAck, ConnectFields, Limits, Packet, PublishFields, Retain, UP_ALIAS, Version,
 };
@@ -19,15 +20,15 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use waypost_proto::{DeviceId, SessionTag, Topic, TopicPrefix, wire};
+use waypost_proto::{DeviceId, GroupId, SessionTag, Topic, TopicPrefix, wire};
 
-/// Frames that may wait for the connection: few, so that what is newer can still replace what is older.
+/// Frames and changes of topics that may wait for the connection: few, so that what is newer can still replace what is older.
 pub(crate) const FRAMES_MAX: usize = 2;
 /// Events that may wait for the engine.
 pub(crate) const EVENTS_MAX: usize = 64;
 const UNACKNOWLEDGED_MAX: usize = 32;
 const OUT_BYTES_MAX: usize = 64 * 1024;
-const SUBSCRIBE_ID: u16 = 1;
+const FIRST_PACKET_ID: u16 = 1;
 
 /// What a connection needs to know.
 #[derive(Debug, Clone)]
@@ -43,6 +44,14 @@ pub(crate) struct Settings {
     pub(crate) answer_timeout: Duration,
 }
 
+/// What the engine hands to a connection; it leaves in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum ToServer {
+    /// Subscriptions to begin and to end; those before the first frame go with the subscription of the device's own topic.
+    Topics(Topics),
+    Frame(Outgoing),
+}
+
 /// What happens on a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum LinkEvent {
@@ -50,6 +59,12 @@ pub(crate) enum LinkEvent {
     Connected,
     /// A frame on `d/<device>`.
     Frame(Bytes),
+    /// A frame on `g/<group>`.
+    GroupFrame(GroupId, Bytes),
+    /// What is retained on `t/<locale>`.
+    Catalogue(String, Bytes),
+    /// The server's answers to one SUBSCRIBE.
+    Subscribed(Vec<(Topic, Grant)>),
     /// The server did not take a packet of ours (its reason is logged); repetition deals with it.
     PublishRefused,
 }
@@ -71,7 +86,7 @@ pub(crate) enum Ended {
 pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     settings: Settings,
-    mut frames: mpsc::Receiver<Outgoing>,
+    mut outgoing: mpsc::Receiver<ToServer>,
     events: mpsc::Sender<LinkEvent>,
 ) -> Ended {
     let connecting = connect(&mut stream, &settings);
@@ -84,11 +99,17 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         return Ended::Closed;
     }
     let mut connection = Connection::new(stream, settings, limits, input, events);
-    let Some(hello) = frames.recv().await else {
-        return Ended::Closed;
+    let mut topics = vec![Topic::Down(connection.settings.device)];
+    let hello = loop {
+        match outgoing.recv().await {
+            None => return Ended::Closed,
+            // Nothing is subscribed yet, so that nothing can be ended.
+            Some(ToServer::Topics(more)) => topics.extend(more.subscribe),
+            Some(ToServer::Frame(hello)) => break hello,
+        }
     };
-    connection.first_flight(&hello);
-    match connection.serve(&mut frames).await {
+    connection.first_flight(topics, &hello);
+    match connection.serve(&mut outgoing).await {
         Ok(()) => Ended::Closed,
         Err(ended) => ended,
     }
@@ -160,6 +181,8 @@ struct Connection<S> {
     unacknowledged_max: usize,
     unacknowledged: BTreeSet<u16>,
     next_packet_id: u16,
+    /// What a SUBSCRIBE that has no answer asked for; nothing for an UNSUBSCRIBE.
+    unanswered: BTreeMap<u16, Vec<Topic>>,
     ping_is_out: bool,
     aliases: BTreeMap<u16, Bytes>,
     input: BytesMut,
@@ -200,7 +223,7 @@ enum Happened {
     Read(std::io::Result<usize>),
     Wrote(std::io::Result<usize>),
     Flushed(std::io::Result<()>),
-    Frame(Option<Outgoing>),
+    Outgoing(Option<ToServer>),
     Time,
 }
 
@@ -226,7 +249,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             },
             unacknowledged_max: UNACKNOWLEDGED_MAX.min(limits.unacknowledged_max.into()),
             unacknowledged: BTreeSet::new(),
-            next_packet_id: SUBSCRIBE_ID + 1,
+            next_packet_id: FIRST_PACKET_ID,
+            unanswered: BTreeMap::new(),
             ping_is_out: false,
             aliases: BTreeMap::new(),
             input,
@@ -244,16 +268,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// keeps its order.
     ///
     /// Presence is said once a connection, under the tag of its first hello, which is that of its will.
-    fn first_flight(&mut self, hello: &Outgoing) {
-        self.settings
-            .version
-            .subscribe(&self.down_topic, SUBSCRIBE_ID, &mut self.out);
+    fn first_flight(&mut self, topics: Vec<Topic>, hello: &Outgoing) {
+        self.subscribe(topics);
         self.publish_up(hello);
         self.publish_presence(Presence::Online);
         self.expect_answer();
     }
 
-    async fn serve(&mut self, frames: &mut mpsc::Receiver<Outgoing>) -> Result<(), Ended> {
+    async fn serve(&mut self, outgoing: &mut mpsc::Receiver<ToServer>) -> Result<(), Ended> {
         loop {
             let events_are_full = self.take_packets()?;
             let deadline = self.deadline();
@@ -276,7 +298,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 },
                 read = reader.read_buf(input), if may_read => Happened::Read(read),
                 happened = write, if may_write => happened,
-                frame = frames.recv(), if may_send => Happened::Frame(frame),
+                next = outgoing.recv(), if may_send => Happened::Outgoing(next),
                 () = tokio::time::sleep_until(deadline) => Happened::Time,
             };
             match happened {
@@ -294,8 +316,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Happened::Wrote(Err(error)) | Happened::Flushed(Err(error)) => {
                     return Err(broken("writing", &error));
                 }
-                Happened::Frame(Some(frame)) => self.publish_all(&frame, frames),
-                Happened::Frame(None) => return self.say_good_bye().await,
+                Happened::Outgoing(Some(first)) => self.send_all(first, outgoing),
+                Happened::Outgoing(None) => return self.say_good_bye().await,
                 Happened::Time => self.handle_timeout()?,
             }
         }
@@ -324,6 +346,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                     if topic == self.down_topic.as_bytes() {
                         permit.send(LinkEvent::Frame(payload));
+                    } else if let Some(event) = self.read_shared(&topic, payload) {
+                        permit.send(event);
                     }
                 }
                 Packet::PubAck { packet_id, refused } => {
@@ -333,19 +357,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         permit.send(LinkEvent::PublishRefused);
                     }
                 }
-                Packet::SubAck {
-                    refused: Some(reason),
-                } => {
-                    let advice =
-                        format!("the server does not let this device subscribe to its own topic ({reason})");
-                    return Err(Ended::Refused(advice));
+                Packet::SubAck { packet_id, refusals } => {
+                    let topics = self.unanswered.remove(&packet_id).unwrap_or_default();
+                    let answers = answers(self.settings.device, topics, refusals)?;
+                    if !answers.is_empty() {
+                        permit.send(LinkEvent::Subscribed(answers));
+                    }
+                }
+                Packet::UnsubAck { packet_id } => {
+                    self.unanswered.remove(&packet_id);
                 }
                 Packet::PingResp => self.ping_is_out = false,
                 Packet::Disconnect { reason } => return Err(Ended::Broken(reason)),
                 Packet::ConnAck(_) => {
                     return Err(Ended::Broken("the server sent a second CONNACK".to_owned()));
                 }
-                Packet::SubAck { refused: None } | Packet::Other => {}
+                Packet::Other => {}
             }
         }
         if self.ping_is_out || !self.unacknowledged.is_empty() {
@@ -354,20 +381,72 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(false)
     }
 
-    /// Everything that has gathered goes in one write.
-    fn publish_all(&mut self, first: &Outgoing, frames: &mut mpsc::Receiver<Outgoing>) {
-        self.publish_up(first);
-        while self.unacknowledged.len() < self.unacknowledged_max
-            && let Ok(frame) = frames.try_recv()
-        {
-            self.publish_up(&frame);
+    /// What came on a topic that others hear too.
+    fn read_shared(&self, topic: &[u8], payload: Bytes) -> Option<LinkEvent> {
+        let name = std::str::from_utf8(topic).ok()?;
+        match self.settings.prefix.parse(name).ok()? {
+            Topic::Group(group) => Some(LinkEvent::GroupFrame(group, payload)),
+            Topic::Templates(locale) => Some(LinkEvent::Catalogue(locale, payload)),
+            Topic::Up(_) | Topic::Down(_) | Topic::Presence(_) => None,
         }
+    }
+
+    /// Everything that has gathered goes in one write.
+    fn send_all(&mut self, first: ToServer, outgoing: &mut mpsc::Receiver<ToServer>) {
+        self.send(first);
+        while self.unacknowledged.len() < self.unacknowledged_max
+            && let Ok(next) = outgoing.try_recv()
+        {
+            self.send(next);
+        }
+    }
+
+    fn send(&mut self, next: ToServer) {
+        match next {
+            ToServer::Frame(frame) => self.publish_up(&frame),
+            ToServer::Topics(topics) => {
+                self.unsubscribe(&topics.unsubscribe);
+                self.subscribe(topics.subscribe);
+            }
+        }
+    }
+
+    fn subscribe(&mut self, topics: Vec<Topic>) {
+        if topics.is_empty() {
+            return;
+        }
+        let filters: Vec<String> = topics
+            .iter()
+            .map(|topic| self.settings.prefix.name(topic))
+            .collect();
+        let packet_id = self.packet_id();
+        self.settings
+            .version
+            .subscribe(&filters, packet_id, &mut self.out);
+        self.unanswered.insert(packet_id, topics);
+        self.expect_answer();
+    }
+
+    fn unsubscribe(&mut self, topics: &[Topic]) {
+        if topics.is_empty() {
+            return;
+        }
+        let filters = topics
+            .iter()
+            .map(|topic| self.settings.prefix.name(topic))
+            .collect();
+        let packet_id = self.packet_id();
+        self.settings
+            .version
+            .unsubscribe(filters, packet_id, &mut self.out);
+        self.unanswered.insert(packet_id, Vec::new());
+        self.expect_answer();
     }
 
     fn publish_up(&mut self, frame: &Outgoing) {
         let packet_id = match frame.qos {
             Qos::AtMostOnce => 0,
-            Qos::AtLeastOnce => self.packet_id(),
+            Qos::AtLeastOnce => self.publish_id(),
         };
         let (topic, alias) = match self.up_alias {
             UpAlias::Unavailable => (self.up_topic.as_str(), None),
@@ -392,7 +471,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn publish_presence(&mut self, state: Presence) {
-        let packet_id = self.packet_id();
+        let packet_id = self.publish_id();
         let fields = PublishFields {
             topic: &self.presence_topic,
             alias: None,
@@ -408,11 +487,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn packet_id(&mut self) -> u16 {
         loop {
             let id = self.next_packet_id;
-            self.next_packet_id = self.next_packet_id.checked_add(1).unwrap_or(1);
-            if self.unacknowledged.insert(id) {
+            self.next_packet_id = self.next_packet_id.checked_add(1).unwrap_or(FIRST_PACKET_ID);
+            if !self.unacknowledged.contains(&id) && !self.unanswered.contains_key(&id) {
                 return id;
             }
         }
+    }
+
+    /// The id of a PUBLISH; it is in use until the PUBACK.
+    fn publish_id(&mut self) -> u16 {
+        let id = self.packet_id();
+        self.unacknowledged.insert(id);
+        id
     }
 
     /// Presence goes offline by ourselves: a normal DISCONNECT keeps the server from publishing the will.
@@ -462,6 +548,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         Ok(())
     }
+}
+
+/// The answers of a SUBACK by topic, without the device's own: without that one there is nothing to be had here.
+fn answers(
+    device: DeviceId,
+    topics: Vec<Topic>,
+    refusals: Vec<Option<String>>,
+) -> Result<Vec<(Topic, Grant)>, Ended> {
+    // A filter without an answer is not granted.
+    let missing = std::iter::repeat_with(|| Some("no answer".to_owned()));
+    let mut answers = Vec::new();
+    for (topic, refusal) in topics.into_iter().zip(refusals.into_iter().chain(missing)) {
+        match (topic, refusal) {
+            (Topic::Down(_), Some(reason)) => {
+                let advice =
+                    format!("the server does not let this device subscribe to its own topic ({reason})");
+                return Err(Ended::Refused(advice));
+            }
+            (Topic::Down(_), None) => {}
+            (topic, None) => answers.push((topic, Grant::Granted)),
+            (topic, Some(reason)) => {
+                tracing::warn!(device.id = %device, %topic, reason, "the server refused a subscription");
+                answers.push((topic, Grant::Refused));
+            }
+        }
+    }
+    Ok(answers)
 }
 
 /// The topic of a PUBLISH of the server. [MQTT-3.3.2-7 ff.]

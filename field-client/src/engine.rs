@@ -9,8 +9,9 @@
 mod outcomes;
 mod recorder;
 
-use crate::client::{OpenError, Outcome, PostError, Posted, Refused};
-use crate::connection::{Ended, LinkEvent, Settings};
+use crate::catalogue::Catalogue;
+use crate::client::{OpenError, Outcome, PostError, Posted, Refused, ReplyMessage};
+use crate::connection::{Ended, LinkEvent, Settings, ToServer};
 use crate::core::backoff::Backoff;
 use crate::core::{Config, Core, Draft, Event, Makes, Now, PostId, Progress, Ticket};
 use crate::link::{self, Addresses, Attempt};
@@ -45,6 +46,13 @@ pub(crate) enum Command {
         draft: Box<Draft>,
         reply: oneshot::Sender<Result<Posted, PostError>>,
     },
+    PostReply {
+        message: Box<ReplyMessage>,
+        reply: oneshot::Sender<Result<Posted, PostError>>,
+    },
+    Catalogue(oneshot::Sender<Catalogue>),
+    /// Answered when the catalogue is the one that the server offers.
+    WaitCatalogue(oneshot::Sender<Catalogue>),
     WaitSettled {
         id: PostId,
         reply: oneshot::Sender<Outcome>,
@@ -155,6 +163,7 @@ pub(crate) async fn start(
         replies: BTreeMap::new(),
         outcomes: Outcomes::default(),
         drained: Vec::new(),
+        catalogue_waits: Vec::new(),
         addresses: Addresses::new(credentials.servers, backoff),
         wish,
         attempt: None,
@@ -281,6 +290,8 @@ struct Engine {
     replies: BTreeMap<Ticket, Vec<Reply>>,
     outcomes: Outcomes,
     drained: Vec<oneshot::Sender<()>>,
+    /// Callers that have given up are dropped with the next one that waits.
+    catalogue_waits: Vec<oneshot::Sender<Catalogue>>,
     addresses: Addresses,
     wish: LinkWish,
     attempt: Option<Attempt>,
@@ -327,11 +338,11 @@ impl Engine {
             .filter(|screen| screen.reading == 0 && has_to_show);
         let screen = screen.map(|screen| screen.entries.clone());
         let link = self.attempt.as_mut().map(|attempt| {
-            let full = attempt.frames.capacity() == 0;
-            (&mut attempt.events, attempt.frames.clone(), full)
+            let full = attempt.outgoing.capacity() == 0;
+            (&mut attempt.events, attempt.outgoing.clone(), full)
         });
-        let (events, frames) = match link {
-            Some((events, frames, full)) => (Some(events), full.then_some(frames)),
+        let (events, outgoing) = match link {
+            Some((events, outgoing, full)) => (Some(events), full.then_some(outgoing)),
             None => (None, None),
         };
         tokio::select! {
@@ -339,7 +350,7 @@ impl Engine {
             done = self.done.recv() => WakeUp::Done(done),
             event = receive(events), if takes_input => WakeUp::Link(event),
             command = self.commands.recv(), if takes_input => WakeUp::Command(command),
-            () = room(frames) => WakeUp::Room,
+            () = room(outgoing) => WakeUp::Room,
             () = room(screen) => WakeUp::Room,
             _ = self.jobs.sender.reserve(), if !self.jobs.waiting.is_empty() => WakeUp::Room,
             () = tokio::time::sleep_until(deadline) => WakeUp::Time,
@@ -390,11 +401,12 @@ impl Engine {
         if let Some(attempt) = &self.attempt
             && self.link_state.borrow().is_connected()
         {
-            while let Ok(permit) = attempt.frames.try_reserve() {
-                let Some(frame) = self.core.poll_frame(now) else {
+            while let Ok(permit) = attempt.outgoing.try_reserve() {
+                let topics = self.core.poll_topics().map(ToServer::Topics);
+                let Some(next) = topics.or_else(|| self.core.poll_frame(now).map(ToServer::Frame)) else {
                     break;
                 };
-                permit.send(frame);
+                permit.send(next);
             }
             // Putting a frame together may have asked for contents.
             while let Some(ids) = self.core.poll_load() {
@@ -429,6 +441,12 @@ impl Engine {
                 let _ = reply.send(());
             }
         }
+        if !self.catalogue_waits.is_empty() && self.core.catalogue_is_current() {
+            let catalogue = self.core.catalogue();
+            for reply in self.catalogue_waits.drain(..) {
+                let _ = reply.send(catalogue.clone());
+            }
+        }
     }
 
     fn deadline(&self, now: Now) -> Instant {
@@ -450,6 +468,19 @@ impl Engine {
     fn handle_command(&mut self, command: Command, now: Now) {
         match command {
             Command::Post { draft, reply } => self.post(*draft, reply, now),
+            Command::PostReply { message, reply } => match message.into_draft(&self.core.catalogue()) {
+                Ok(draft) => self.post(draft, reply, now),
+                Err(bad) => {
+                    let _ = reply.send(Err(bad.into()));
+                }
+            },
+            Command::Catalogue(reply) => {
+                let _ = reply.send(self.core.catalogue());
+            }
+            Command::WaitCatalogue(reply) => {
+                self.catalogue_waits.retain(|waits| !waits.is_closed());
+                self.catalogue_waits.push(reply);
+            }
             Command::WaitSettled { id, reply } => match self.outcome(id) {
                 Outcome::StillStored | Outcome::Accepted { seq: None, .. }
                     if self.core.progress(id).is_some() =>
@@ -537,7 +568,10 @@ impl Engine {
 
     fn post(&mut self, draft: Draft, reply: oneshot::Sender<Result<Posted, PostError>>, now: Now) {
         match self.core.post(draft, now) {
-            Ok((id, op, ticket)) => self.reply_when_stored(Some(ticket), reply, Ok(Posted { id, op })),
+            Ok((id, op, ticket)) => {
+                let stream = self.core.destination(id);
+                self.reply_when_stored(Some(ticket), reply, Ok(Posted { id, op, stream }));
+            }
             Err(full) => {
                 let _ = reply.send(Err(PostError::OutboxFull {
                     ops: full.ops,
@@ -695,6 +729,13 @@ impl Engine {
                 self.core.handle_connected(now);
             }
             LinkEvent::Frame(payload) => self.core.handle_frame(&payload, now),
+            LinkEvent::GroupFrame(group, payload) => self.core.handle_group_frame(group, &payload, now),
+            LinkEvent::Catalogue(locale, payload) => self.core.handle_catalogue(&locale, &payload, now),
+            LinkEvent::Subscribed(answers) => {
+                for (topic, grant) in answers {
+                    self.core.handle_topic(&topic, grant);
+                }
+            }
             LinkEvent::PublishRefused => {}
         }
         if self.link_state.borrow().is_in_step() && !self.core.is_in_step() {
@@ -790,7 +831,7 @@ impl Engine {
             && self.link_state.borrow().is_connected()
         {
             let (nobody, _) = mpsc::channel(1);
-            attempt.frames = nobody;
+            attempt.outgoing = nobody;
             attempt.events.close();
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut attempt.task).await;
         }
@@ -825,6 +866,8 @@ impl Engine {
             parked: self.core.parked(),
             unshown_entries: self.core.unshown() as u64,
             office_stream: self.core.office_stream(),
+            groups: self.core.groups().to_vec(),
+            catalogue_version: self.core.catalogue().version,
             epoch: self.core.epoch(),
             counters: self.core.counters(),
         }

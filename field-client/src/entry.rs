@@ -1,5 +1,6 @@
 //! What a driver sees: the entries of the inbox.
 
+use crate::ReplyWords;
 use waypost_proto::{Author, EntryBody, OpNumber, Seq, StreamId};
 
 /// One entry as it stands in the inbox.
@@ -11,7 +12,7 @@ pub struct Entry {
     pub seq: Seq,
     /// Who wrote it.
     pub author: Author,
-    /// The name of an author who is a person, where the server has told it.
+    /// The author's name, where the server has told it.
     pub author_name: Option<String>,
     /// When the server accepted it, UTC milliseconds by the server's clock; `None` for the device's own, of which
     /// the server sends the place alone.
@@ -22,10 +23,27 @@ pub struct Entry {
     pub author_op: Option<OpNumber>,
     /// Goes before ordinary ones.
     pub urgent: bool,
-    /// The entry of the same stream that it answers.
+    /// The entry that it answers.
     pub reply_to: Option<Seq>,
+    /// The broadcast to which that entry belongs; `None` for one of the same stream.
+    pub reply_stream: Option<StreamId>,
     /// UTC milliseconds after which it must not be shown as current.
     pub expires_ms: Option<i64>,
     /// What it says.
     pub body: EntryBody,
+    /// What a quick reply says, put together with the templates that the device has now; `None` for other bodies.
+    pub reply: Option<ReplyWords>,
+    /// The name of a device that has joined or left, where the server has told it.
+    pub member_name: Option<String>,
+}
+
+impl Entry {
+    /// What a person reads; `None` for what is no message: somebody has joined or left, or this version cannot tell.
+    pub fn text(&self) -> Option<&str> {
+        match &self.body {
+            EntryBody::Text(text) => Some(text),
+            EntryBody::Reply { .. } => self.reply.as_ref().map(|reply| reply.text.as_str()),
+            EntryBody::Membership { .. } | EntryBody::Unsupported => None,
+        }
+    }
 }

@@ -7,7 +7,7 @@
 //! A socket that a killed process left behind does no harm: the store's lock decides who holds the folder, and the
 //! holder puts a socket of its own in the place.
 //!
-//! Bounds: 16 connections at once, a further one waits; a line of at most 256 kB, a longer one ends its connection.
+//! Bounds: 16 connections at once, a further one waits; a line of at most 1 MB, a longer one ends its connection.
 
 mod message;
 mod server;
@@ -15,11 +15,15 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use message::{EntryReport, SendReport, StatusReport};
+pub use message::{
+    CatalogueReport, EntryReport, GroupReport, MemberReport, ReplyReport, SendReport, SlotReport,
+    StatusReport, TemplateReport,
+};
 
+use crate::catalogue::BadReply;
 use crate::client::{Outcome, PostError};
-use crate::{Client, ClientError, Credentials, Entries, Message, OpenError, Options, Posted};
-use message::{FixMessage, PostMessage, Request, Response};
+use crate::{Client, ClientError, Credentials, Entries, Message, OpenError, Options, Posted, ReplyMessage};
+use message::{FixMessage, PostMessage, PostReplyMessage, Request, Response};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -32,8 +36,8 @@ use waypost_proto::{Fix, Seq, StreamId};
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at it.
 const ATTACH_PAUSE: Duration = Duration::from_millis(50);
-/// The longest line of the hand-over.
-const LINE_BYTES_MAX: usize = 256 * 1024;
+/// The longest line of the hand-over: the largest catalogue takes less than half of it as JSON.
+const LINE_BYTES_MAX: usize = 1024 * 1024;
 /// Fixes that are handed over in one line: whole operations of a recording.
 const FIXES_MAX: usize = 480;
 
@@ -130,6 +134,31 @@ impl Driver {
         match self.ask(&request).await? {
             Some(response) => response.into_send(),
             None => send(&self.held().await?, message, wait, std::future::pending()).await,
+        }
+    }
+
+    /// Stores a quick reply and waits up to `wait` for the server to accept it. Where the device does not have the
+    /// template, or its slots are others, it first waits for the catalogue that the server offers now, within the same
+    /// time.
+    ///
+    /// # Errors
+    /// [`HandoverError`]; after `HolderGone` it may be stored.
+    pub async fn reply(&self, message: ReplyMessage, wait: Duration) -> Result<SendReport, HandoverError> {
+        let request = Request::Reply(PostReplyMessage::of(&message, wait));
+        match self.ask(&request).await? {
+            Some(response) => response.into_send(),
+            None => reply(&self.held().await?, message, wait, std::future::pending()).await,
+        }
+    }
+
+    /// The quick replies that can be written.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub async fn templates(&self) -> Result<CatalogueReport, HandoverError> {
+        match self.ask(&Request::Templates).await? {
+            Some(response) => response.into_templates(),
+            None => Ok(CatalogueReport::of(&self.held().await?.templates().await?)),
         }
     }
 
@@ -335,13 +364,47 @@ async fn send(
     wait: Duration,
     early: impl Future<Output = ()>,
 ) -> Result<SendReport, HandoverError> {
-    let stream = message.stream;
-    let posted: Posted = client.post_text(message).await?;
+    let posted = client.post_text(message).await?;
+    settle(client, &posted, wait, early).await
+}
+
+/// The same for a quick reply.
+async fn reply(
+    client: &Client,
+    message: ReplyMessage,
+    wait: Duration,
+    early: impl Future<Output = ()>,
+) -> Result<SendReport, HandoverError> {
+    let deadline = tokio::time::Instant::now() + wait;
+    let left = || deadline.saturating_duration_since(tokio::time::Instant::now());
+    tokio::pin!(early);
+    let posted = match client.post_reply(message.clone()).await {
+        Err(PostError::BadReply(bad)) if !wait.is_zero() => {
+            let fetched = tokio::select! {
+                catalogue = client.wait_catalogue(left()) => catalogue?,
+                () = &mut early => return Err(PostError::BadReply(bad).into()),
+            };
+            if fetched.templates.is_empty() {
+                return Err(PostError::BadReply(BadReply::NoCatalogue).into());
+            }
+            client.post_reply(message).await?
+        }
+        other => other?,
+    };
+    settle(client, &posted, left(), early).await
+}
+
+async fn settle(
+    client: &Client,
+    posted: &Posted,
+    wait: Duration,
+    early: impl Future<Output = ()>,
+) -> Result<SendReport, HandoverError> {
     let outcome = tokio::select! {
-        outcome = client.wait_accepted(&posted, wait) => outcome?,
+        outcome = client.wait_accepted(posted, wait) => outcome?,
         () = early => Outcome::StillStored,
     };
-    Ok(SendReport::of(&posted, stream, outcome))
+    Ok(SendReport::of(posted, outcome))
 }
 
 /// Opens the folder, or attaches to who has it, whichever comes first.

@@ -30,6 +30,7 @@
 #[cfg(all(feature = "fault-injection", not(debug_assertions)))]
 compile_error!("fault-injection breaks promises on purpose; a release build must not have it");
 
+mod catalogue;
 mod client;
 mod connection;
 mod core;
@@ -37,6 +38,7 @@ mod credentials;
 mod engine;
 mod entry;
 mod fault;
+mod group;
 #[cfg(unix)]
 pub mod handover;
 mod incoming;
@@ -47,10 +49,14 @@ mod status;
 mod store;
 mod writer;
 
-pub use client::{Client, ClientError, Message, OpenError, Outcome, PostError, Posted, Refused, Urgency};
+pub use catalogue::{BadReply, Catalogue, ReplyWords};
+pub use client::{
+    Client, ClientError, Message, OpenError, Outcome, PostError, Posted, Refused, ReplyMessage, Urgency,
+};
 pub use core::PostId;
 pub use credentials::{Credentials, CredentialsError, Secret, ServerAddress};
 pub use entry::Entry;
+pub use group::Group;
 pub use incoming::{Entries, Incoming};
 pub use options::{InvalidOption, LinkAtStart, Options};
 pub use status::{Counters, LinkState, Parked, Status};

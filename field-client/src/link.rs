@@ -1,8 +1,7 @@
 //! The link to the server: which address is tried next, when, in which version.
 
 use crate::ServerAddress;
-use crate::connection::{self, EVENTS_MAX, Ended, FRAMES_MAX, LinkEvent, Settings};
-use crate::core::Outgoing;
+use crate::connection::{self, EVENTS_MAX, Ended, FRAMES_MAX, LinkEvent, Settings, ToServer};
 use crate::core::backoff::Backoff;
 use crate::packet::Version;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use tokio::time::Instant;
 
 /// One attempt to connect, and the connection that it becomes. Dropped, it is cut without a good-bye.
 pub(crate) struct Attempt {
-    pub(crate) frames: mpsc::Sender<Outgoing>,
+    pub(crate) outgoing: mpsc::Sender<ToServer>,
     pub(crate) events: mpsc::Receiver<LinkEvent>,
     pub(crate) task: JoinHandle<Ended>,
 }
@@ -73,7 +72,7 @@ impl Addresses {
 
 /// Starts to connect.
 pub(crate) fn start(server: &ServerAddress, settings: Settings) -> Attempt {
-    let (frames, frames_receiver) = mpsc::channel(FRAMES_MAX);
+    let (outgoing, outgoing_receiver) = mpsc::channel(FRAMES_MAX);
     let (events_sender, events) = mpsc::channel(EVENTS_MAX);
     let server = server.clone();
     let task = tokio::spawn(async move {
@@ -88,9 +87,13 @@ pub(crate) fn start(server: &ServerAddress, settings: Settings) -> Attempt {
         if let Err(error) = stream.set_nodelay(true) {
             return Ended::Broken(format!("{server}: {error}"));
         }
-        connection::run(stream, settings, frames_receiver, events_sender).await
+        connection::run(stream, settings, outgoing_receiver, events_sender).await
     });
-    Attempt { frames, events, task }
+    Attempt {
+        outgoing,
+        events,
+        task,
+    }
 }
 
 #[cfg(test)]

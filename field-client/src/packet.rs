@@ -69,8 +69,13 @@ pub(crate) enum Packet {
         packet_id: u16,
         refused: Option<String>,
     },
+    /// The answer to a SUBSCRIBE, filter by filter: the reason of a refusal, `None` for a granted one.
     SubAck {
-        refused: Option<String>,
+        packet_id: u16,
+        refusals: Vec<Option<String>>,
+    },
+    UnsubAck {
+        packet_id: u16,
     },
     PingResp,
     Disconnect {
@@ -114,18 +119,45 @@ impl Version {
         debug_assert!(written, "our own packets can be encoded");
     }
 
-    pub(crate) fn subscribe(self, filter: &str, packet_id: u16, out: &mut BytesMut) {
+    /// At least one filter. [MQTT-3.8.3-2]
+    pub(crate) fn subscribe(self, filters: &[String], packet_id: u16, out: &mut BytesMut) {
         let written = match self {
             Self::V5 => {
-                let filter = mqtt5::v5::Filter::new(filter, mqtt5::QoS::AtLeastOnce);
-                let mut subscribe = mqtt5::v5::Subscribe::new(filter, None);
+                let filter = |path| mqtt5::v5::Filter::new(path, mqtt5::QoS::AtLeastOnce);
+                let mut subscribe = mqtt5::v5::Subscribe::new_many(filters.iter().map(filter), None);
                 subscribe.pkid = packet_id;
                 subscribe.write(out).is_ok()
             }
             Self::V4 => {
-                let mut subscribe = mqtt4::v4::Subscribe::new(filter, mqtt4::QoS::AtLeastOnce);
+                let filter = |path: &String| mqtt4::v4::SubscribeFilter {
+                    path: path.clone(),
+                    qos: mqtt4::QoS::AtLeastOnce,
+                };
+                let mut subscribe = mqtt4::v4::Subscribe::new_many(filters.iter().map(filter));
                 subscribe.pkid = packet_id;
                 subscribe.write(out).is_ok()
+            }
+        };
+        debug_assert!(written, "our own packets can be encoded");
+    }
+
+    /// At least one filter. [MQTT-3.10.3-2]
+    pub(crate) fn unsubscribe(self, filters: Vec<String>, packet_id: u16, out: &mut BytesMut) {
+        let written = match self {
+            Self::V5 => {
+                let unsubscribe = mqtt5::v5::Unsubscribe {
+                    pkid: packet_id,
+                    filters,
+                    properties: None,
+                };
+                unsubscribe.write(out).is_ok()
+            }
+            Self::V4 => {
+                let unsubscribe = mqtt4::v4::Unsubscribe {
+                    pkid: packet_id,
+                    topics: filters,
+                };
+                unsubscribe.write(out).is_ok()
             }
         };
         debug_assert!(written, "our own packets can be encoded");
@@ -264,14 +296,16 @@ fn decode_v5(input: &mut BytesMut) -> Result<Option<Packet>, Malformed> {
             }
         }
         Wire::SubAck(ack) => {
-            let granted = |code: &mqtt5::v5::SubscribeReasonCode| {
-                matches!(code, mqtt5::v5::SubscribeReasonCode::Success(_))
+            let refusal = |code: &mqtt5::v5::SubscribeReasonCode| {
+                let granted = matches!(code, mqtt5::v5::SubscribeReasonCode::Success(_));
+                (!granted).then(|| format!("{code:?}"))
             };
-            let refused = ack.return_codes.iter().find(|code| !granted(code));
             Packet::SubAck {
-                refused: refused.map(|code| format!("{code:?}")),
+                packet_id: ack.pkid,
+                refusals: ack.return_codes.iter().map(refusal).collect(),
             }
         }
+        Wire::UnsubAck(ack) => Packet::UnsubAck { packet_id: ack.pkid },
         Wire::PingResp(_) => Packet::PingResp,
         Wire::Disconnect(disconnect) => Packet::Disconnect {
             reason: format!("the server closed: {:?}", disconnect.reason_code),
@@ -306,13 +340,15 @@ fn decode_v4(input: &mut BytesMut) -> Result<Option<Packet>, Malformed> {
             refused: None,
         },
         Wire::SubAck(ack) => {
-            let failed = ack
-                .return_codes
-                .contains(&mqtt4::v4::SubscribeReasonCode::Failure);
+            let refusal = |code: &mqtt4::v4::SubscribeReasonCode| {
+                (*code == mqtt4::v4::SubscribeReasonCode::Failure).then(|| "Failure".to_owned())
+            };
             Packet::SubAck {
-                refused: failed.then(|| "Failure".to_owned()),
+                packet_id: ack.pkid,
+                refusals: ack.return_codes.iter().map(refusal).collect(),
             }
         }
+        Wire::UnsubAck(ack) => Packet::UnsubAck { packet_id: ack.pkid },
         Wire::PingResp => Packet::PingResp,
         Wire::Disconnect => Packet::Disconnect {
             reason: "the server said good-bye".to_owned(),

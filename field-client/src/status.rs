@@ -1,5 +1,6 @@
 //! How a client is doing, as a value.
 
+use crate::Group;
 use crate::client::Refused;
 use waypost_proto::{Epoch, OpNumber, StreamId};
 
@@ -18,6 +19,10 @@ pub struct Status {
     pub unshown_entries: u64,
     /// The device's direct stream with the office, once a server has named it.
     pub office_stream: Option<StreamId>,
+    /// The groups that the device is in.
+    pub groups: Vec<Group>,
+    /// The version of the template catalogue; 0 while there is none.
+    pub catalogue_version: u32,
     /// The random number of this outbox.
     pub epoch: Epoch,
     /// What was counted since the client was opened.
@@ -78,6 +83,13 @@ pub struct Counters {
     pub frames_of_other_sessions: u64,
     /// Frames from a server of an older generation that were ignored.
     pub frames_of_older_generations: u64,
+    /// Frames of groups that were ignored: while not in step, of another store or generation, or of a group that the
+    /// device is not in.
+    pub group_frames_ignored: u64,
+    /// Groups and catalogues that were not taken: unreadable, older than what is here, or beyond a bound.
+    pub snapshots_unusable: u64,
+    /// Subscriptions of groups and catalogues that the server refused.
+    pub topics_refused: u64,
     /// Frames that could not be read.
     pub frames_unreadable: u64,
     /// Frames of ours that the server could not read.

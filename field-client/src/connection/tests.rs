@@ -82,7 +82,7 @@ fn connack_properties() -> v5::ConnAckProperties {
 
 struct World {
     broker: Broker,
-    frames: mpsc::Sender<Outgoing>,
+    frames: mpsc::Sender<ToServer>,
     events: mpsc::Receiver<LinkEvent>,
     task: tokio::task::JoinHandle<Ended>,
 }
@@ -116,11 +116,22 @@ fn start(version: Version) -> World {
     }
 }
 
-fn frame(payload: &[u8]) -> Outgoing {
-    Outgoing {
+fn frame(payload: &[u8]) -> ToServer {
+    ToServer::Frame(Outgoing {
         payload: payload.to_vec(),
         qos: Qos::AtLeastOnce,
-    }
+    })
+}
+
+fn group(id: &str) -> Topic {
+    Topic::Group(id.parse().unwrap())
+}
+
+fn topics(subscribe: Vec<Topic>, unsubscribe: Vec<Topic>) -> ToServer {
+    ToServer::Topics(Topics {
+        subscribe,
+        unsubscribe,
+    })
 }
 
 /// Accepted, with the first flight read.
@@ -194,6 +205,80 @@ async fn subscribe_hello_and_presence_leave_in_one_write() {
     let said = wire::Presence::decode(presence.payload).unwrap();
     assert_eq!(said, wire::Presence { tag: 9, online: true });
     assert!(world.broker.input.is_empty());
+}
+
+#[tokio::test]
+async fn the_topics_of_groups_go_with_the_first_subscribe_and_are_answered_one_by_one() {
+    let mut world = start(Version::V5);
+    world.broker.packet().await;
+    world.broker.accept(10).await;
+    assert_eq!(world.events.recv().await, Some(LinkEvent::Connected));
+    world
+        .frames
+        .send(topics(vec![group("1"), group("2")], vec![]))
+        .await
+        .unwrap();
+    world.frames.send(frame(b"hello")).await.unwrap();
+    let v5::Packet::Subscribe(subscribe) = world.broker.packet().await else {
+        panic!("first the subscribe")
+    };
+    let filters: Vec<&str> = subscribe
+        .filters
+        .iter()
+        .map(|filter| filter.path.as_str())
+        .collect();
+    assert_eq!(filters, ["d/7c", "g/1", "g/2"]);
+    let granted = v5::SubscribeReasonCode::Success(rumqttc::v5::mqttbytes::QoS::AtLeastOnce);
+    let suback = v5::SubAck {
+        pkid: subscribe.pkid,
+        return_codes: vec![granted, granted, v5::SubscribeReasonCode::QuotaExceeded],
+        properties: None,
+    };
+    world.broker.send(v5::Packet::SubAck(suback)).await;
+    let answers = vec![(group("1"), Grant::Granted), (group("2"), Grant::Refused)];
+    assert_eq!(world.events.recv().await, Some(LinkEvent::Subscribed(answers)));
+}
+
+#[tokio::test]
+async fn topics_change_on_a_standing_connection_and_what_comes_on_them_is_told_apart() {
+    let mut world = connected(1).await;
+    let templates = Topic::Templates("de".to_owned());
+    world
+        .frames
+        .send(topics(vec![templates.clone()], vec![group("1"), group("2")]))
+        .await
+        .unwrap();
+    let v5::Packet::Unsubscribe(unsubscribe) = world.broker.packet().await else {
+        panic!("what is left ends first")
+    };
+    assert_eq!(unsubscribe.filters, ["g/1", "g/2"]);
+    let v5::Packet::Subscribe(subscribe) = world.broker.packet().await else {
+        panic!("then the new one")
+    };
+    assert_eq!(subscribe.filters[0].path, "t/de");
+    let suback = v5::SubAck {
+        pkid: subscribe.pkid,
+        return_codes: vec![v5::SubscribeReasonCode::NotAuthorized],
+        properties: None,
+    };
+    world.broker.send(v5::Packet::SubAck(suback)).await;
+    for (topic, payload) in [
+        ("g/3", "to all"),
+        ("t/de", "templates"),
+        ("p/7c", "no business of ours"),
+        ("d/7c", "own"),
+    ] {
+        let publish = v5::Publish::new(topic, rumqttc::v5::mqttbytes::QoS::AtMostOnce, payload, None);
+        world.broker.send(v5::Packet::Publish(publish)).await;
+    }
+    for expected in [
+        LinkEvent::Subscribed(vec![(templates, Grant::Refused)]),
+        LinkEvent::GroupFrame("3".parse().unwrap(), Bytes::from("to all")),
+        LinkEvent::Catalogue("de".to_owned(), Bytes::from("templates")),
+        LinkEvent::Frame(Bytes::from("own")),
+    ] {
+        assert_eq!(world.events.recv().await, Some(expected));
+    }
 }
 
 #[tokio::test]

@@ -54,7 +54,8 @@ impl Core {
             && frame.cursors.is_empty()
             && frame.voids.is_empty()
             && frame.hello.is_none()
-            && frame.positions.is_none();
+            && frame.positions.is_none()
+            && frame.known.is_none();
         self.counters.frames_sent += 1;
         self.counters.frame_bytes_sent += payload.len() as u64;
         let qos = if bare_live {
@@ -66,6 +67,7 @@ impl Core {
     }
 
     fn compose_hello(&mut self, hello: Hello, now: Now) -> wire::UpFrame {
+        let known = self.claim_in_hello();
         let mut frame = wire::UpFrame {
             stamp: Stamp::of(hello.tag).to_wire(),
             hello: Some(wire::Hello {
@@ -75,8 +77,8 @@ impl Core {
                 incarnation: self.server.map_or(0, |server| server.incarnation.number()),
                 locale: self.config.locale.clone(),
                 app: self.config.app.clone(),
-                catalogue: 0,
-                groups_digest: 0,
+                catalogue: known.catalogue,
+                groups_digest: known.groups_digest,
             }),
             ..wire::UpFrame::default()
         };
@@ -87,7 +89,10 @@ impl Core {
     }
 
     fn compose(&mut self, session: InStep, now: Now) -> Option<wire::UpFrame> {
-        let mut frame = wire::UpFrame::default();
+        let mut frame = wire::UpFrame {
+            known: self.claim_due(),
+            ..wire::UpFrame::default()
+        };
         if let Positions::Owed { times } = session.positions {
             frame.positions = Some(self.inbox.positions());
             if let SessionState::InStep(session) = &mut self.session.state {
@@ -250,7 +255,7 @@ impl Room {
         let taken = frame.encoded_len() + FRAME_HEAD_BYTES;
         Self {
             left: FRAME_BYTES_TARGET.saturating_sub(taken),
-            used: frame.hello.is_some() || frame.positions.is_some(),
+            used: frame.hello.is_some() || frame.positions.is_some() || frame.known.is_some(),
         }
     }
 

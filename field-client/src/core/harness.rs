@@ -1,13 +1,15 @@
 //! A device without clocks, disks and sockets: the core on a store that forgets what was not synced.
 
-use super::{Config, Core, Draft, Event, Home, Mutation, Now, PostId, Qos, Ticket, Write};
+use super::{Config, Core, Draft, Event, Grant, Home, Mutation, Now, PostId, Qos, Ticket, Topics, Write};
 use crate::Entry;
 use crate::store::Store;
 use crate::store::memory::{MemoryDisk, MemoryEngine};
 use prost::Message;
 use std::time::{Duration, Instant};
 use waypost_proto::wire;
-use waypost_proto::{DeviceId, EntryBody, Epoch, OpNumber, Operation, Seq, SessionTag, Stamp, StreamId};
+use waypost_proto::{
+    DeviceId, Epoch, GroupId, OpNumber, Operation, Seq, SessionTag, Stamp, StreamId, Topic, groups_digest,
+};
 
 /// Whether writes reach the disk as soon as the core hands them over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +17,15 @@ pub(super) enum Disk {
     Quick,
     /// They wait for [`Device::sync`].
     Stuck,
+}
+
+/// What the broker says to a SUBSCRIBE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broker {
+    Grants,
+    Refuses,
+    /// Nothing, before [`Device::answer_topics`].
+    Silent,
 }
 
 /// A core with everything that a rim gives it.
@@ -25,6 +36,10 @@ pub(super) struct Device {
     pub(super) now: Now,
     pub(super) disk: Disk,
     pub(super) link: Link,
+    pub(super) broker: Broker,
+    /// What was subscribed and unsubscribed since the last look.
+    pub(super) topics: Vec<Topics>,
+    unanswered: Vec<Topic>,
     pub(super) unsynced: Vec<Write>,
     pub(super) durable: Vec<Ticket>,
     pub(super) events: Vec<Event>,
@@ -103,6 +118,9 @@ impl Device {
             now,
             disk: Disk::Quick,
             link: Link::Down,
+            broker: Broker::Grants,
+            topics: Vec::new(),
+            unanswered: Vec::new(),
             unsynced: Vec::new(),
             durable: Vec::new(),
             events: Vec::new(),
@@ -140,6 +158,13 @@ impl Device {
                 }
             }
             if self.link == Link::Up
+                && let Some(topics) = self.core.poll_topics()
+            {
+                self.unanswered.extend(topics.subscribe.iter().cloned());
+                self.topics.push(topics);
+                continue;
+            }
+            if self.link == Link::Up
                 && let Some(frame) = self.core.poll_frame(self.now)
             {
                 self.check_that_it_is_on_disk(&frame.payload);
@@ -148,6 +173,10 @@ impl Device {
                     self.last_hello = Stamp::parse(sent.stamp).map(|stamp| stamp.tag);
                 }
                 self.frames.push((sent, frame.qos));
+                continue;
+            }
+            if self.broker != Broker::Silent && !self.unanswered.is_empty() {
+                self.answer_topics();
                 continue;
             }
             if let Some(ids) = self.core.poll_load() {
@@ -166,6 +195,17 @@ impl Device {
             if !self.core.has_to_show() {
                 return;
             }
+        }
+    }
+
+    /// The broker answers every SUBSCRIBE that has no answer.
+    pub(super) fn answer_topics(&mut self) {
+        let grant = match self.broker {
+            Broker::Refuses => Grant::Refused,
+            Broker::Grants | Broker::Silent => Grant::Granted,
+        };
+        for topic in std::mem::take(&mut self.unanswered) {
+            self.core.handle_topic(&topic, grant);
         }
     }
 
@@ -205,6 +245,26 @@ impl Device {
         }
         let tag = Stamp::parse(frame.stamp).unwrap().tag;
         assert_eq!(loaded.last_tag, Some(tag), "a tag is used only once it is stored");
+        let hello = frame
+            .hello
+            .as_ref()
+            .map(|hello| (hello.groups_digest, hello.catalogue));
+        let known = frame
+            .known
+            .as_ref()
+            .map(|known| (known.groups_digest, known.catalogue));
+        for (digest, catalogue) in hello.into_iter().chain(known) {
+            let stored = groups_digest(&crate::Group::all_to_wire(&loaded.groups).groups);
+            assert!(
+                digest == 0 || digest == stored,
+                "groups are claimed once they are stored"
+            );
+            let stored = loaded.catalogue.catalogue.version;
+            assert!(
+                catalogue == 0 || catalogue == stored,
+                "a catalogue is claimed once it is stored"
+            );
+        }
         for cursor in frame
             .cursors
             .iter()
@@ -240,12 +300,28 @@ impl Device {
 
     pub(super) fn disconnect(&mut self) {
         self.link = Link::Down;
+        self.unanswered.clear();
         self.core.handle_disconnected();
         self.settle();
     }
 
     pub(super) fn receive(&mut self, frame: &wire::DownFrame) {
         self.core.handle_frame(&frame.encode_to_vec(), self.now);
+        self.settle();
+    }
+
+    /// A frame on the topic of a group.
+    pub(super) fn receive_group(&mut self, group: u32, frame: &wire::GroupFrame) {
+        let group = GroupId::new(group).unwrap();
+        self.core
+            .handle_group_frame(group, &frame.encode_to_vec(), self.now);
+        self.settle();
+    }
+
+    /// What is retained for a language.
+    pub(super) fn receive_catalogue(&mut self, locale: &str, catalogue: &wire::Catalogue) {
+        self.core
+            .handle_catalogue(locale, &catalogue.encode_to_vec(), self.now);
         self.settle();
     }
 
@@ -336,12 +412,7 @@ impl Device {
 }
 
 pub(super) fn text_of(entry: &Entry) -> String {
-    match &entry.body {
-        EntryBody::Text(text) => text.clone(),
-        EntryBody::Reply { .. } | EntryBody::Membership { .. } | EntryBody::Unsupported => {
-            "(not supported)".to_owned()
-        }
-    }
+    entry.text().unwrap_or("(no text)").to_owned()
 }
 
 pub(super) fn config() -> Config {

@@ -9,7 +9,8 @@ use super::clock::{Moment, Now};
 use super::write::{StoredCursor, ToShow};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
-use waypost_proto::{Cumulative, Seq, StreamId, positions_digest, wire};
+use waypost_proto::wire::{self, StreamKind};
+use waypost_proto::{Cumulative, Seq, StreamId, positions_digest};
 
 /// Ranges above a gap that a stream may have; an entry that would open a ninth waits for its repetition.
 pub(crate) const RANGES_MAX: usize = 8;
@@ -49,6 +50,9 @@ struct Stream {
     reports: u32,
     /// When a report that is wanted is to leave at the latest.
     due: Option<Instant>,
+    kind: StreamKind,
+    /// Of the entries, with the writes that are under way; 0 for none.
+    newest: u64,
 }
 
 /// All that the device holds.
@@ -78,6 +82,8 @@ impl Inbox {
             reported: None,
             reports: 0,
             due: None,
+            kind: cursor.kind,
+            newest: cursor.newest,
         };
         self.streams.insert(stream, state);
     }
@@ -103,6 +109,22 @@ impl Inbox {
         } else {
             Admission::OverBound
         }
+    }
+
+    /// An entry that was admitted as new belongs to a stream of this kind.
+    pub(crate) fn admitted(&mut self, stream: StreamId, seq: Seq, kind: StreamKind) {
+        if let Some(state) = self.streams.get_mut(&stream) {
+            state.newest = state.newest.max(seq.number());
+            if kind == StreamKind::Broadcast {
+                state.kind = kind;
+            }
+        }
+    }
+
+    /// The newest entry of a broadcast; `None` for other streams.
+    pub(crate) fn newest_of_broadcast(&self, stream: StreamId) -> Option<Seq> {
+        let state = self.streams.get(&stream)?;
+        Seq::new(state.newest).filter(|_| state.kind == StreamKind::Broadcast)
     }
 
     /// Whether numbers that will never come are to be counted as held.
@@ -144,6 +166,8 @@ impl Inbox {
                 },
                 confirmed: state.confirmed.clone(),
                 confirmed_read: state.confirmed_read,
+                kind: state.kind,
+                newest: state.newest,
             })
     }
 
@@ -389,6 +413,8 @@ impl Inbox {
             reported: None,
             reports: 0,
             due: None,
+            kind: StreamKind::Conversation,
+            newest: 0,
         }))
     }
 

@@ -8,8 +8,9 @@
 //!    completion to [`handle_stored`](Core::handle_stored). Several may be one transaction.
 //! 2. [`poll_load`](Core::poll_load): answer with [`handle_loaded`](Core::handle_loaded).
 //! 3. [`poll_event`](Core::poll_event) until it is empty.
-//! 4. While the link has room, [`poll_frame`](Core::poll_frame). A frame is put together when it is asked for: what
-//!    was replaced before (a live position) never leaves. It may find that contents are missing: then 2 again.
+//! 4. While the link has room, [`poll_topics`](Core::poll_topics) and then [`poll_frame`](Core::poll_frame), which
+//!    leave in this order. A frame is put together when it is asked for: what was replaced before (a live position)
+//!    never leaves. It may find that contents are missing: then 2 again.
 //! 5. While the screen has room, [`poll_show`](Core::poll_show).
 //! 6. Sleep until an input, or until [`poll_timeout`](Core::poll_timeout), then
 //!    [`handle_timeout`](Core::handle_timeout).
@@ -21,6 +22,7 @@ pub(crate) mod backoff;
 mod clock;
 mod compose;
 mod inbox;
+mod known;
 mod outbox;
 mod receive;
 mod repetition;
@@ -38,22 +40,25 @@ pub use write::PostId;
 
 pub(crate) use clock::Now;
 pub(crate) use compose::{Outgoing, Qos};
+pub(crate) use known::{Grant, Topics};
 pub(crate) use write::{
-    Effect, Home, Makes, Mutation, Progress, Server, StoredCursor, StoredOperation, StoredVoid, Ticket,
-    ToShow, Write,
+    Effect, Home, Makes, Mutation, Named, Progress, Server, StoredCatalogue, StoredCursor, StoredOperation,
+    StoredVoid, Ticket, ToShow, Write,
 };
 
+use crate::Group;
 use crate::fault::{self, Fault};
 use crate::status::{Counters, Parked};
 use inbox::Inbox;
+use known::Known;
 use outbox::{Outbox, State};
 use repetition::Repetition;
-use session::Session;
+use session::{Session, SessionState};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 use waypost_proto::wire::{self, RefusalReason, VoidReason};
 use waypost_proto::{
-    Cumulative, DeviceId, Epoch, Fix, OpNumber, Operation, PersonId, Seq, SessionTag, StreamId, TrackKind,
+    Cumulative, DeviceId, Epoch, Fix, OpNumber, Operation, Seq, SessionTag, StreamId, TrackKind,
 };
 use write::{Batch, Writes};
 
@@ -62,7 +67,7 @@ const PARKED_MAX: usize = 1_000;
 /// Accepted operations whose content is kept for an entry that has not come; beyond it the oldest is forgotten, and
 /// its entry would say that it cannot be shown.
 const ACCEPTED_MAX: usize = 10_000;
-/// Names of persons; a further one is not kept.
+/// Names of persons and devices; a further one is not kept.
 const NAMES_MAX: usize = 10_000;
 
 /// What the core is set to.
@@ -88,7 +93,9 @@ pub(crate) struct Loaded {
     pub(crate) voids: Vec<StoredVoid>,
     pub(crate) cursors: Vec<(StreamId, StoredCursor)>,
     pub(crate) unshown: BTreeMap<StreamId, Vec<ToShow>>,
-    pub(crate) named: BTreeSet<PersonId>,
+    pub(crate) named: BTreeSet<Named>,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) catalogue: StoredCatalogue,
 }
 
 /// An operation without its number.
@@ -172,7 +179,8 @@ pub(crate) struct Core {
     session: Session,
     repetition: Repetition,
     live: Option<Fix>,
-    named: BTreeSet<PersonId>,
+    named: BTreeSet<Named>,
+    known: Known,
     writes: Writes,
     events: VecDeque<Event>,
     counters: Counters,
@@ -216,6 +224,7 @@ impl Core {
             repetition: Repetition::new(),
             live: None,
             named: loaded.named,
+            known: Known::new(loaded.groups, loaded.catalogue),
             writes: Writes::default(),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -227,12 +236,14 @@ impl Core {
         self.outbox.restore(stored, progress);
     }
 
-    /// Takes an operation. It is stored when the returned ticket is durable.
+    /// Takes an operation. It is stored when the returned ticket is durable. What is for a broadcast becomes an answer
+    /// in the office stream: to the entry that it names, or else to the newest one that is held.
     ///
     /// # Errors
     /// [`OutboxFull`] at `outbox_ops_max` or `outbox_bytes_max`; nothing was taken then.
     pub(crate) fn post(&mut self, draft: Draft, now: Now) -> Result<(PostId, OpNumber, Ticket), OutboxFull> {
         use prost::Message;
+        let draft = self.homeward(draft);
         let (ops, bytes) = (self.outbox.waiting_ops(), self.outbox.waiting_bytes());
         let more = draft.content.encoded_len() as u64;
         if ops >= self.config.outbox_ops_max || bytes.saturating_add(more) > self.config.outbox_bytes_max {
@@ -266,6 +277,23 @@ impl Core {
         batch.effects.push(Effect::OperationStored(id));
         let ticket = self.write(batch, now).expect("the batch has a mutation");
         Ok((id, op, ticket))
+    }
+
+    fn homeward(&self, draft: Draft) -> Draft {
+        let broadcast = StreamId::new(draft.content.stream)
+            .and_then(|stream| Some((stream, self.inbox.newest_of_broadcast(stream)?)));
+        let Some((stream, newest)) = broadcast else {
+            return draft;
+        };
+        let reply_to = match draft.content.reply_to {
+            0 => newest.number(),
+            named => named,
+        };
+        Draft::to_office(wire::Operation {
+            reply_to,
+            reply_stream: stream.number(),
+            ..draft.content
+        })
     }
 
     /// Says where the device is; replaces what has not left yet.
@@ -393,6 +421,11 @@ impl Core {
         })
     }
 
+    /// The stream that an operation in the outbox goes to; `None` while that is not known, and for positions.
+    pub(crate) fn destination(&self, id: PostId) -> Option<StreamId> {
+        self.outbox.item(id)?.stream
+    }
+
     /// The name that the next operation will get: all below have been given.
     pub(crate) fn next_post(&self) -> PostId {
         PostId(self.next_post)
@@ -492,6 +525,8 @@ impl Core {
                 } if Some(of) == incarnation => {
                     self.inbox.read_stored(stream, read, now);
                 }
+                Effect::GroupsStored(groups) => self.groups_stored(groups),
+                Effect::CatalogueStored(stored) => self.catalogue_stored(stored),
                 // Of a store that is not the device's any more.
                 Effect::Held { .. } | Effect::Read { .. } => {}
             }

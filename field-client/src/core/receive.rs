@@ -5,7 +5,8 @@ use super::outbox::{self, Lane};
 use super::session::{Hello, InStep, Positions, SessionState};
 use super::write::Batch;
 use super::{
-    ACCEPTED_MAX, Core, Effect, Event, Makes, Mutation, NAMES_MAX, Now, PostId, Progress, Server, ToShow,
+    ACCEPTED_MAX, Core, Effect, Event, Makes, Mutation, NAMES_MAX, Named, Now, PostId, Progress, Server,
+    ToShow,
 };
 use crate::Entry;
 use crate::fault::{self, Fault};
@@ -14,14 +15,32 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use waypost_proto::wire::{self, RefusalReason, VoidReason};
 use waypost_proto::{
-    Cumulative, FRAME_BYTES_MAX, Generation, Incarnation, OpNumber, PersonId, ReceivedEntry, Seq, Stamp,
-    StreamId,
+    Author, Cumulative, DeviceId, FRAME_BYTES_MAX, Generation, GroupId, Incarnation, OpNumber, PersonId,
+    ReceivedEntry, Seq, Stamp, StreamId,
 };
 
 /// Frames of the sessions before are still on their way for so long after a hello.
 const LATE_FRAMES: Duration = Duration::from_secs(10);
-/// A longer name of a person is cut.
+/// A longer name is cut.
 const NAME_CHARS_MAX: usize = 200;
+
+/// The topic on which entries came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Via {
+    /// `d/<device>`.
+    Own,
+    /// `g/<group>` of the group with this stream.
+    Group(StreamId),
+}
+
+/// What came on a topic beside words for this device alone.
+struct Delivery<'a> {
+    via: Via,
+    runs: &'a [wire::EntryRun],
+    skips: &'a [wire::SkipRange],
+    /// Times of the entries count from here, UTC milliseconds.
+    from_ms: i64,
+}
 
 /// Whether this outbox turns out to be a copy of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +80,38 @@ impl Core {
         if frame.hello_please {
             self.handle_hello_please(now);
         }
+    }
+
+    /// A frame came on `g/<group>`. It belongs to no session: it is taken only where it is of the store and generation
+    /// that the device is in step with, and then as if it had come on `d/<device>`.
+    pub(crate) fn handle_group_frame(&mut self, group: GroupId, payload: &[u8], now: Now) {
+        self.counters.frames_received += 1;
+        let frame = match wire::GroupFrame::decode(payload) {
+            Ok(frame) if payload.len() <= FRAME_BYTES_MAX => frame,
+            _ => {
+                self.counters.frames_unreadable += 1;
+                return;
+            }
+        };
+        let ours = self.server.is_some_and(|server| {
+            // The store is named by its lower half.
+            frame.store == server.incarnation.number() as u32
+                && frame.generation == server.generation.number()
+        });
+        let (true, true, Some(stream)) = (self.is_in_step(), ours, self.known.stream_of(group)) else {
+            self.counters.group_frames_ignored += 1;
+            return;
+        };
+        let mut batch = Batch::default();
+        self.take_names(&frame.names, &mut batch);
+        let delivery = Delivery {
+            via: Via::Group(stream),
+            runs: &frame.entries,
+            skips: &[],
+            from_ms: i64::try_from(frame.server_ms).unwrap_or(i64::MAX),
+        };
+        self.take_entries(&delivery, &mut batch, now);
+        self.write(batch, now);
     }
 
     /// A frame of another session is an old one that was late, unless the session is not young any more: then the
@@ -190,7 +241,17 @@ impl Core {
             self.refuse(refusal, &mut batch);
         }
         self.take_names(&frame.names, &mut batch);
-        if self.take_entries(session, frame, &mut batch, now) == Origin::Forked {
+        if let Some(groups) = &frame.groups {
+            self.take_groups(groups, &mut batch);
+        }
+        self.take_catalogue(frame, &mut batch, now);
+        let delivery = Delivery {
+            via: Via::Own,
+            runs: &frame.entries,
+            skips: &frame.skips,
+            from_ms: session.welcome_ms,
+        };
+        if self.take_entries(&delivery, &mut batch, now) == Origin::Forked {
             origin = Origin::Forked;
         }
         self.take_cursors(&frame.cursors, now);
@@ -291,36 +352,35 @@ impl Core {
 
     fn take_names(&mut self, names: &[wire::AuthorName], batch: &mut Batch) {
         for named in names {
-            let Some(person) = PersonId::new(named.person) else {
-                continue;
+            let of = match (PersonId::new(named.person), DeviceId::new(named.device)) {
+                (Some(person), _) => Named::Person(person),
+                (None, Some(device)) => Named::Device(device),
+                (None, None) => continue,
             };
-            if !self.named.contains(&person) && self.named.len() >= NAMES_MAX {
+            if !self.named.contains(&of) && self.named.len() >= NAMES_MAX {
                 self.counters.entries_over_bound += 1;
                 continue;
             }
-            self.named.insert(person);
+            self.named.insert(of);
             let name = named.name.chars().take(NAME_CHARS_MAX).collect();
-            batch.mutations.push(Mutation::PutName { person, name });
+            batch.mutations.push(Mutation::PutName { of, name });
         }
     }
 
-    fn take_entries(
-        &mut self,
-        session: InStep,
-        frame: &wire::DownFrame,
-        batch: &mut Batch,
-        now: Now,
-    ) -> Origin {
+    fn take_entries(&mut self, delivery: &Delivery<'_>, batch: &mut Batch, now: Now) -> Origin {
         let Some(Server { incarnation, .. }) = self.server else {
             return Origin::Ours;
         };
         let mut origin = Origin::Ours;
         let mut touched: BTreeMap<StreamId, Vec<ToShow>> = BTreeMap::new();
-        let runs = frame
-            .entries
-            .iter()
-            .flat_map(|run| ReceivedEntry::of_run(run, session.welcome_ms));
-        for (stream, seq, entry) in runs {
+        let numbered = delivery.runs.iter().flat_map(|run| {
+            let entries = ReceivedEntry::of_run(run, delivery.from_ms);
+            entries.map(|(stream, seq, entry)| (stream, seq, run.kind(), entry))
+        });
+        for (stream, seq, kind, entry) in numbered {
+            if !self.is_for_all(delivery.via, stream, &entry) {
+                continue;
+            }
             if let ReceivedEntry::Own { op } = entry
                 && self.never_sent(op)
             {
@@ -329,7 +389,7 @@ impl Core {
                 continue;
             }
             match self.inbox.admit(stream, seq, now) {
-                Admission::New => {}
+                Admission::New => self.inbox.admitted(stream, seq, kind),
                 Admission::Repeated => {
                     self.counters.entries_repeated += 1;
                     if !fault::injected(Fault::Dedupe) {
@@ -344,7 +404,7 @@ impl Core {
             let urgent = self.put_entry(incarnation, stream, seq, entry, batch, now);
             touched.entry(stream).or_default().push(ToShow { seq, urgent });
         }
-        for skip in &frame.skips {
+        for skip in delivery.skips {
             let (Some(stream), Some(first)) = (StreamId::new(skip.stream), Seq::new(skip.first_seq)) else {
                 continue;
             };
@@ -379,6 +439,19 @@ impl Core {
             });
         }
         origin
+    }
+
+    /// Whether an entry may be taken from the topic on which it came. On a group's topic only entries of its stream are,
+    /// and none by this device itself: that one comes on the device's own topic, which names its operation, and is a
+    /// gap until then.
+    fn is_for_all(&self, via: Via, stream: StreamId, entry: &ReceivedEntry) -> bool {
+        match (via, entry) {
+            (Via::Own, _) => true,
+            (Via::Group(_), ReceivedEntry::Own { .. }) => false,
+            (Via::Group(of), ReceivedEntry::Full { author, .. }) => {
+                stream == of && *author != Author::Device(self.config.device)
+            }
+        }
     }
 
     /// Writes an entry; returns whether it is urgent.
@@ -425,7 +498,7 @@ impl Core {
                 author_op,
                 urgent,
                 reply_to,
-                reply_stream: _,
+                reply_stream,
                 expires_ms,
                 body,
             } => {
@@ -439,8 +512,11 @@ impl Core {
                     author_op,
                     urgent,
                     reply_to,
+                    reply_stream,
                     expires_ms,
                     body,
+                    reply: None,
+                    member_name: None,
                 };
                 batch.mutations.push(Mutation::PutEntry { incarnation, entry });
                 urgent

@@ -115,12 +115,14 @@ impl Core {
     /// MQTT is connected: the hello is due.
     pub(crate) fn handle_connected(&mut self, now: Now) {
         self.counters.connections += 1;
+        self.known.begin_connection();
         self.greet(now);
     }
 
     /// The connection is gone. What is under way waits for the welcome of the next session.
     pub(crate) fn handle_disconnected(&mut self) {
         self.session.state = SessionState::Offline;
+        self.known.end_connection();
     }
 
     /// Whether the server has answered the hello.
@@ -138,7 +140,8 @@ impl Core {
                     .oldest_unanswered(session)
                     .map(|at| at + self.repetition.interval());
                 let report = self.inbox.next_due(now);
-                [Some(session.hello_again), repetition, report]
+                let fetch = self.known.fetch_due(self.repetition.interval());
+                [Some(session.hello_again), repetition, report, fetch]
                     .into_iter()
                     .flatten()
                     .min()
@@ -154,7 +157,10 @@ impl Core {
                 self.greet(now);
             }
             SessionState::InStep(session) if session.hello_again <= now.mono => self.greet(now),
-            SessionState::InStep(session) => self.repeat_what_is_due(session, now),
+            SessionState::InStep(session) => {
+                self.known.repeat_fetch(self.repetition.interval(), now);
+                self.repeat_what_is_due(session, now);
+            }
             _ => {}
         }
     }

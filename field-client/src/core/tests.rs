@@ -1,12 +1,14 @@
 //! What the core promises, driven by plain values and a clock that stands still until it is moved.
 
+mod known;
+
 use super::harness::{Device, Disk, device_id, op, own, run, seq, stream, text, to_office, urgent};
 use super::outbox::CONTENT_BYTES_MAX;
 use super::{Draft, Event, Makes, Mutation, OutboxFull, Progress, Qos};
 use prost::Message;
 use std::time::Duration;
 use waypost_proto::wire::{self, RefusalReason, VoidReason};
-use waypost_proto::{Author, EntryBody, Fix, Stamp, TrackKind};
+use waypost_proto::{Author, EntryBody, Fix, Operation, QuickReply, Stamp, TrackKind};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -1031,6 +1033,22 @@ mod sizes {
             let (frame, qos) = device.frames.pop().unwrap();
             let size = publish_bytes(&frame, qos);
             prop_assert!(size <= 46, "{size}: {frame:?}");
+        }
+
+        #[test]
+        fn a_quick_reply_with_one_slot_alone(
+            next_op in 1_234u64..16_384,
+            number in 4_711u32..16_384,
+            template in 120u32..16_384,
+            minutes in -8_192i64..8_192,
+            age in 0u64..16_000,
+        ) {
+            let mut device = seasoned(next_op, age);
+            let reply = QuickReply::from_parts(template, 14, &[minutes], &[]).unwrap();
+            device.post(Draft::settled(Operation::reply(stream(number), reply).to_wire()));
+            let (frame, qos) = device.frames.pop().unwrap();
+            let size = publish_bytes(&frame, qos);
+            prop_assert!(size <= 32, "{size}: {frame:?}");
         }
 
         #[test]

@@ -1,10 +1,11 @@
 //! Store writes as values: what is to be written, and what it makes true once it is on disk.
 
-use crate::Entry;
+use crate::catalogue::Catalogue;
+use crate::{Entry, Group};
 use std::collections::VecDeque;
-use waypost_proto::wire::{self, RefusalReason, VoidReason};
+use waypost_proto::wire::{self, RefusalReason, StreamKind, VoidReason};
 use waypost_proto::{
-    Cumulative, Epoch, Generation, Incarnation, OpNumber, PersonId, Seq, SessionTag, StreamId,
+    Cumulative, DeviceId, Epoch, Generation, Incarnation, OpNumber, PersonId, Seq, SessionTag, StreamId,
 };
 
 /// Names an operation in the outbox of one device: never used twice, and kept when operations are numbered anew.
@@ -82,6 +83,27 @@ pub(crate) struct StoredCursor {
     /// What the server is known to have on its disk; may lag behind, which costs one more report.
     pub(crate) confirmed: Cumulative,
     pub(crate) confirmed_read: u64,
+    /// What the stream is for.
+    pub(crate) kind: StreamKind,
+    /// The highest seq of an entry that is held: what a reply answers that does not say; 0 while there is none.
+    pub(crate) newest: u64,
+}
+
+/// Whose name is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Named {
+    Person(PersonId),
+    Device(DeviceId),
+}
+
+/// A template catalogue, and what it is one of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct StoredCatalogue {
+    /// The store whose catalogue it is; `None` while there is none.
+    pub(crate) incarnation: Option<Incarnation>,
+    /// The language that the device was set to when it took it.
+    pub(crate) locale: String,
+    pub(crate) catalogue: Catalogue,
 }
 
 /// Numbers that will never come.
@@ -143,8 +165,12 @@ pub(crate) enum Mutation {
         stream: StreamId,
         seq: Seq,
     },
-    /// The name of a person.
-    PutName { person: PersonId, name: String },
+    /// The name of an author.
+    PutName { of: Named, name: String },
+    /// The groups that the device is in, whole.
+    PutGroups(Vec<Group>),
+    /// The templates, whole.
+    PutCatalogue(StoredCatalogue),
 }
 
 /// What becomes true when a write is on disk.
@@ -177,6 +203,10 @@ pub(crate) enum Effect {
         stream: StreamId,
         read: u64,
     },
+    /// Their topics may be subscribed, and then reported.
+    GroupsStored(Vec<Group>),
+    /// It may be reported and used.
+    CatalogueStored(StoredCatalogue),
 }
 
 /// What the server makes of an operation.

@@ -2,10 +2,11 @@
 
 use super::{HandoverError, millis};
 use crate::client::{Outcome, PostError};
-use crate::{Entry, LinkState, Message, Posted, Status, Urgency};
+use crate::{Catalogue, Entry, LinkState, Message, Posted, ReplyMessage, Status, Urgency};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::time::Duration;
-use waypost_proto::{Author, EntryBody, Fix, Motion, Seq, StreamId};
+use waypost_proto::{Author, EntryBody, Fix, MembershipChange, Motion, Seq, SlotKind, StreamId, Template};
 
 /// What a process asks of the holder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,6 +14,8 @@ use waypost_proto::{Author, EntryBody, Fix, Motion, Seq, StreamId};
 pub(super) enum Request {
     Ping,
     Post(PostMessage),
+    Reply(PostReplyMessage),
+    Templates,
     Status,
     Record(FixMessage),
     Live(FixMessage),
@@ -42,6 +45,7 @@ pub(super) enum Response {
     Done,
     Sent(SendReport),
     Status(Box<StatusReport>),
+    Templates(CatalogueReport),
     Waiting(u64),
     Entry(EntryReport),
     Error(String),
@@ -65,6 +69,13 @@ impl Response {
     pub(super) fn into_status(self) -> Result<StatusReport, HandoverError> {
         match self {
             Self::Status(report) => Ok(*report),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    pub(super) fn into_templates(self) -> Result<CatalogueReport, HandoverError> {
+        match self {
+            Self::Templates(report) => Ok(report),
             other => Err(other.unexpected()),
         }
     }
@@ -116,27 +127,69 @@ impl PostMessage {
 
     /// `None` where a number is none.
     pub(super) fn into_message(self) -> Option<(Message, Duration)> {
-        let stream = match self.stream {
-            None => None,
-            Some(number) => Some(StreamId::new(number)?),
-        };
-        let reply_to = match self.reply_to {
-            None => None,
-            Some(number) => Some(Seq::new(number)?),
-        };
-        let urgency = if self.urgent {
-            Urgency::Urgent
-        } else {
-            Urgency::Ordinary
-        };
         let message = Message {
-            stream,
+            stream: optional(self.stream, StreamId::new)?,
             text: self.text,
-            urgency,
-            reply_to,
+            urgency: urgency(self.urgent),
+            reply_to: optional(self.reply_to, Seq::new)?,
             expires_in_s: self.expires_in_s,
         };
         Some((message, Duration::from_millis(self.wait_ms)))
+    }
+}
+
+/// A quick reply to be posted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct PostReplyMessage {
+    stream: Option<u32>,
+    template: String,
+    values: Vec<(String, String)>,
+    urgent: bool,
+    reply_to: Option<u64>,
+    expires_in_s: Option<u32>,
+    wait_ms: u64,
+}
+
+impl PostReplyMessage {
+    pub(super) fn of(message: &ReplyMessage, wait: Duration) -> Self {
+        Self {
+            stream: message.stream.map(StreamId::number),
+            template: message.template.clone(),
+            values: message.values.clone(),
+            urgent: message.urgency == Urgency::Urgent,
+            reply_to: message.reply_to.map(Seq::number),
+            expires_in_s: message.expires_in_s,
+            wait_ms: millis(wait),
+        }
+    }
+
+    /// `None` where a number is none.
+    pub(super) fn into_message(self) -> Option<(ReplyMessage, Duration)> {
+        let message = ReplyMessage {
+            stream: optional(self.stream, StreamId::new)?,
+            template: self.template,
+            values: self.values,
+            urgency: urgency(self.urgent),
+            reply_to: optional(self.reply_to, Seq::new)?,
+            expires_in_s: self.expires_in_s,
+        };
+        Some((message, Duration::from_millis(self.wait_ms)))
+    }
+}
+
+/// `None` where a number is given that is none.
+fn optional<N, T>(number: Option<N>, parse: impl FnOnce(N) -> Option<T>) -> Option<Option<T>> {
+    match number {
+        None => Some(None),
+        Some(number) => parse(number).map(Some),
+    }
+}
+
+fn urgency(urgent: bool) -> Urgency {
+    if urgent {
+        Urgency::Urgent
+    } else {
+        Urgency::Ordinary
     }
 }
 
@@ -196,11 +249,11 @@ pub struct SendReport {
 }
 
 impl SendReport {
-    pub(super) fn of(posted: &Posted, stream: Option<StreamId>, outcome: Outcome) -> Self {
+    pub(super) fn of(posted: &Posted, outcome: Outcome) -> Self {
         let mut report = Self {
             op: posted.op.number(),
             state: "stored".to_owned(),
-            stream: stream.map(|stream| stream.to_string()),
+            stream: posted.stream.map(|stream| stream.to_string()),
             seq: None,
             reason: None,
         };
@@ -237,10 +290,77 @@ pub struct StatusReport {
     pub unshown: u64,
     /// The device's direct stream with the office, once it is known.
     pub office_stream: Option<String>,
+    /// The groups that the device is in.
+    pub groups: Vec<GroupReport>,
+    /// The version of the template catalogue; 0 while there is none.
+    pub catalogue_version: u32,
     /// The random number of the outbox.
     pub epoch: String,
     /// Counts since the holder has opened the folder.
     pub counters: CountersReport,
+}
+
+/// A group that the device is in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupReport {
+    /// Its id.
+    pub id: String,
+    /// Its conversation.
+    pub stream: String,
+    /// What people call it.
+    pub title: String,
+}
+
+/// The quick replies that can be written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogueReport {
+    /// Grows with each change; 0 while the device has none.
+    pub version: u32,
+    /// In the order of their numbers.
+    pub templates: Vec<TemplateReport>,
+}
+
+/// One quick reply that can be written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateReport {
+    /// What systems call it.
+    pub key: String,
+    /// What it says, with its slots in braces.
+    pub text: String,
+    /// What is filled in.
+    pub slots: Vec<SlotReport>,
+}
+
+/// A slot of a template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotReport {
+    /// As it stands between the braces.
+    pub name: String,
+    /// `text`, `number` or `time`.
+    pub kind: String,
+}
+
+impl CatalogueReport {
+    pub(super) fn of(catalogue: &Catalogue) -> Self {
+        let slot = |slot: &waypost_proto::Slot| SlotReport {
+            name: slot.name.clone(),
+            kind: match slot.kind {
+                SlotKind::Text => "text",
+                SlotKind::Number => "number",
+                SlotKind::Time => "time",
+            }
+            .to_owned(),
+        };
+        let template = |template: &Template| TemplateReport {
+            key: template.key.clone(),
+            text: template.text.clone(),
+            slots: template.slots.iter().map(slot).collect(),
+        };
+        Self {
+            version: catalogue.version,
+            templates: catalogue.templates.iter().map(template).collect(),
+        }
+    }
 }
 
 /// An operation that was given up.
@@ -294,6 +414,11 @@ impl StatusReport {
             stream: parked.stream.map(|stream| stream.to_string()),
             reason: parked.reason.to_string(),
         });
+        let groups = status.groups.iter().map(|group| GroupReport {
+            id: group.group.to_string(),
+            stream: group.stream.to_string(),
+            title: group.title.clone(),
+        });
         let counters = status.counters;
         Self {
             link: link.to_owned(),
@@ -303,6 +428,8 @@ impl StatusReport {
             parked: parked.collect(),
             unshown: status.unshown_entries,
             office_stream: status.office_stream.map(|stream| stream.to_string()),
+            groups: groups.collect(),
+            catalogue_version: status.catalogue_version,
             epoch: status.epoch.to_string(),
             counters: CountersReport {
                 connections: counters.connections,
@@ -331,7 +458,7 @@ pub struct EntryReport {
     pub author_kind: String,
     /// The author's id; `None` for the system.
     pub author_id: Option<String>,
-    /// The name of an author who is a person, where the server has told it.
+    /// The author's name, where the server has told it.
     pub author_name: Option<String>,
     /// When the server accepted it, UTC milliseconds; `None` for the device's own.
     pub server_ms: Option<i64>,
@@ -341,12 +468,40 @@ pub struct EntryReport {
     pub author_op: Option<u64>,
     /// Goes before ordinary ones.
     pub urgent: bool,
-    /// The entry of the same stream that it answers.
+    /// The entry that it answers.
     pub reply_to: Option<u64>,
+    /// The broadcast to which that entry belongs; `None` for one of the same stream.
+    pub reply_stream: Option<String>,
     /// UTC milliseconds after which it must not be shown as current.
     pub expires_ms: Option<i64>,
-    /// What it says; `None` for something that this version cannot show.
+    /// What it says, for a quick reply too; `None` for what is no message, or that this version cannot show.
     pub text: Option<String>,
+    /// The quick reply that it is.
+    pub reply: Option<ReplyReport>,
+    /// Who has joined or left.
+    pub member: Option<MemberReport>,
+}
+
+/// A quick reply, beside what it says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyReport {
+    /// What systems call its template; its number where this device does not have it.
+    pub template: String,
+    /// The version of the catalogue in which its author saw it.
+    pub version: u32,
+    /// The values by the names of their slots.
+    pub slots: BTreeMap<String, String>,
+}
+
+/// Somebody who has joined or left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberReport {
+    /// The device.
+    pub device: String,
+    /// Its name, where the server has told it.
+    pub name: Option<String>,
+    /// Joined otherwise.
+    pub left: bool,
 }
 
 impl EntryReport {
@@ -357,6 +512,27 @@ impl EntryReport {
             Author::Person(person) => ("person", Some(person.to_string())),
             Author::System => ("system", None),
         };
+        let (mut reply, mut member) = (None, None);
+        match &entry.body {
+            EntryBody::Reply { reply: of, .. } => {
+                let words = entry.reply.as_ref();
+                reply = Some(ReplyReport {
+                    template: words
+                        .and_then(|words| words.key.clone())
+                        .unwrap_or_else(|| of.template.to_string()),
+                    version: of.version,
+                    slots: words.map_or_else(BTreeMap::new, |words| words.slots.iter().cloned().collect()),
+                });
+            }
+            EntryBody::Membership { device, change } => {
+                member = Some(MemberReport {
+                    device: device.to_string(),
+                    name: entry.member_name.clone(),
+                    left: *change == MembershipChange::Left,
+                });
+            }
+            EntryBody::Text(_) | EntryBody::Unsupported => {}
+        }
         Self {
             stream: entry.stream.to_string(),
             seq: entry.seq.number(),
@@ -369,10 +545,10 @@ impl EntryReport {
             urgent: entry.urgent,
             reply_to: entry.reply_to.map(Seq::number),
             expires_ms: entry.expires_ms,
-            text: match &entry.body {
-                EntryBody::Text(text) => Some(text.clone()),
-                EntryBody::Reply { .. } | EntryBody::Membership { .. } | EntryBody::Unsupported => None,
-            },
+            reply_stream: entry.reply_stream.map(|stream| stream.to_string()),
+            text: entry.text().map(str::to_owned),
+            reply,
+            member,
         }
     }
 

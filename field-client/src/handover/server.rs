@@ -1,7 +1,7 @@
 //! The holder's side: serves the socket for as long as it has the store.
 
-use super::message::{EntryReport, FixMessage, Request, Response, StatusReport, line};
-use super::{ALREADY_HEARD, Confirm, ShortPath, confirm, read_line, send};
+use super::message::{CatalogueReport, EntryReport, FixMessage, Request, Response, StatusReport, line};
+use super::{ALREADY_HEARD, Confirm, ShortPath, confirm, read_line, reply, send};
 use crate::client::PostError;
 use crate::{Client, ClientError, Entries};
 use std::os::unix::fs::PermissionsExt;
@@ -18,6 +18,8 @@ use waypost_proto::{Fix, Seq, StreamId};
 const CONNECTIONS_MAX: usize = 16;
 /// How long requests that are being done may take to end when the holder leaves.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+const NUMBERS_FROM_1: &str = "a stream and an entry have numbers from 1";
 
 /// A socket that is being served.
 pub(super) struct Server {
@@ -150,19 +152,27 @@ async fn next(entries: &mut Option<Entries>) -> Option<EntryReport> {
 }
 
 async fn answer(client: &Client, request: Request, mut leaving: watch::Receiver<Phase>) -> Response {
+    // A holder that leaves says what it knows.
+    let early = async {
+        let _ = leaving.wait_for(|phase| *phase == Phase::Leaving).await;
+    };
     match request {
         Request::Ping => Response::Done,
         Request::Post(post) => match post.into_message() {
-            Some((message, wait)) => {
-                // A holder that leaves says what it knows.
-                let early = async {
-                    let _ = leaving.wait_for(|phase| *phase == Phase::Leaving).await;
-                };
-                send(client, message, wait, early)
-                    .await
-                    .map_or_else(Response::from, Response::Sent)
-            }
-            None => Response::Error("a stream and an entry have numbers from 1".to_owned()),
+            Some((message, wait)) => send(client, message, wait, early)
+                .await
+                .map_or_else(Response::from, Response::Sent),
+            None => Response::Error(NUMBERS_FROM_1.to_owned()),
+        },
+        Request::Reply(post) => match post.into_message() {
+            Some((message, wait)) => reply(client, message, wait, early)
+                .await
+                .map_or_else(Response::from, Response::Sent),
+            None => Response::Error(NUMBERS_FROM_1.to_owned()),
+        },
+        Request::Templates => match client.templates().await {
+            Ok(catalogue) => Response::Templates(CatalogueReport::of(&catalogue)),
+            Err(error) => failed(error),
         },
         Request::Status => match client.status().await {
             Ok(status) => Response::Status(Box::new(StatusReport::of(&status))),
@@ -192,7 +202,7 @@ async fn confirmed(client: &Client, stream: u32, seq: u64, how: Confirm) -> Resp
             Ok(()) => Response::Done,
             Err(error) => failed(error),
         },
-        _ => Response::Error("a stream and an entry have numbers from 1".to_owned()),
+        _ => Response::Error(NUMBERS_FROM_1.to_owned()),
     }
 }
 

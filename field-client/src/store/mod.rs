@@ -5,14 +5,14 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | meta | a name | device, epoch, tag, server, acceptance, next numbers |
+//! | meta | a name | device, epoch, tag, server, acceptance, next numbers, groups, catalogue |
 //! | outbox | name of the operation | number, content, how far it has come |
 //! | voids | first number | count, reason |
 //! | inbox | incarnation, stream, seq | the entry |
 //! | own | epoch, operation number | key in the inbox of the entry that it became |
-//! | cursors | incarnation, stream | what is held, read and confirmed |
+//! | cursors | incarnation, stream | what is held, read and confirmed, and what the stream is for |
 //! | unshown | incarnation, stream, seq | whether it is urgent |
-//! | names | person | name |
+//! | names | person, or `d` and device | name |
 //!
 //! Bounds: the outbox is bounded by the core; the inbox by nothing but the disk, as trimming it is not done here.
 
@@ -26,16 +26,20 @@ mod suite;
 
 pub(crate) use self::redb::RedbEngine;
 
-use crate::Entry;
+use crate::catalogue::Catalogue;
 use crate::core::{
-    Home, Loaded, Mutation, PostId, Progress, Server, StoredOperation, StoredVoid, ToShow, Write,
+    Home, Loaded, Mutation, Named, PostId, Progress, Server, StoredCatalogue, StoredOperation, StoredVoid,
+    ToShow, Write,
 };
+use crate::{Entry, Group};
 use prost::Message;
-use records::{CursorRecord, EntryRecord, OperationRecord, ServerRecord, VoidRecord};
+use records::{CatalogueRecord, CursorRecord, EntryRecord, OperationRecord, ServerRecord, VoidRecord};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use waypost_proto::wire;
-use waypost_proto::{DeviceId, Epoch, Incarnation, OpNumber, PersonId, Seq, SessionTag, StreamId};
+use waypost_proto::{
+    Author, DeviceId, EntryBody, Epoch, Incarnation, OpNumber, PersonId, Seq, SessionTag, StreamId,
+};
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +153,8 @@ const SERVER: &[u8] = b"server";
 const ACCEPTED: &[u8] = b"accepted";
 const NEXT_OP: &[u8] = b"next_op";
 const NEXT_POST: &[u8] = b"next_post";
+const GROUPS: &[u8] = b"groups";
+const CATALOGUE: &[u8] = b"catalogue";
 
 /// Above every key.
 const END: &[u8] = &[0xff; 32];
@@ -157,6 +163,8 @@ const END: &[u8] = &[0xff; 32];
 pub(crate) struct Store<E> {
     engine: E,
     device: DeviceId,
+    /// As it is on disk: replies are put into words when they are read.
+    catalogue: Catalogue,
 }
 
 /// The folder holds the state of another device.
@@ -184,7 +192,12 @@ impl<E: Engine> Store<E> {
                 return Ok(Err(OtherDevice(other.ok_or(StoreError::Unreadable("meta"))?)));
             }
         }
-        Ok(Ok(Self { engine, device }))
+        let catalogue = read_catalogue(&engine)?.catalogue;
+        Ok(Ok(Self {
+            engine,
+            device,
+            catalogue,
+        }))
     }
 
     /// What a process starts with, without the operations.
@@ -210,18 +223,15 @@ impl<E: Engine> Store<E> {
             cursors: Vec::new(),
             unshown: BTreeMap::new(),
             named: std::collections::BTreeSet::new(),
+            groups: self.groups()?,
+            catalogue: read_catalogue(&self.engine)?,
         };
         self.all(Table::Voids, |key, value| {
             loaded.voids.push(VoidRecord::read(key, value)?);
             Ok(())
         })?;
         self.all(Table::Names, |key, _| {
-            loaded.named.extend(
-                key.try_into()
-                    .ok()
-                    .map(u32::from_be_bytes)
-                    .and_then(PersonId::new),
-            );
+            loaded.named.extend(named_by(key));
             Ok(())
         })?;
         if let Some(Server { incarnation, .. }) = server {
@@ -269,7 +279,16 @@ impl<E: Engine> Store<E> {
         Ok(Some(OperationRecord::read(&key, &record)?.0.content))
     }
 
-    /// An entry of the inbox, with its author's name.
+    fn groups(&self) -> Result<Vec<Group>, StoreError> {
+        let bad = || StoreError::Unreadable("meta");
+        let Some(record) = self.engine.get(Table::Meta, GROUPS)? else {
+            return Ok(Vec::new());
+        };
+        let groups = wire::Groups::decode(record.as_slice()).map_err(|_| bad())?;
+        Group::all_from_wire(&groups).ok_or_else(bad)
+    }
+
+    /// An entry of the inbox, with its author's name and in words.
     pub(crate) fn entry(
         &self,
         incarnation: Incarnation,
@@ -282,7 +301,7 @@ impl<E: Engine> Store<E> {
         else {
             return Ok(None);
         };
-        self.named(EntryRecord::read(stream, seq, &record)?).map(Some)
+        self.complete(EntryRecord::read(stream, seq, &record)?).map(Some)
     }
 
     /// The newest `limit` entries of a stream before `before`, in the order of their seqs.
@@ -318,7 +337,7 @@ impl<E: Engine> Store<E> {
                 })?;
         }
         entries.reverse();
-        entries.into_iter().map(|entry| self.named(entry)).collect()
+        entries.into_iter().map(|entry| self.complete(entry)).collect()
     }
 
     /// Puts writes on the disk, all of them in one transaction.
@@ -329,18 +348,39 @@ impl<E: Engine> Store<E> {
                 apply(transaction, device, mutation)?;
             }
             Ok(())
+        })?;
+        for mutation in writes.iter().flat_map(|write| &write.mutations) {
+            if let Mutation::PutCatalogue(stored) = mutation {
+                self.catalogue = stored.catalogue.clone();
+            }
+        }
+        Ok(())
+    }
+
+    /// Names, and the words of a quick reply: neither is stored with the entry, as both may change.
+    fn complete(&self, entry: Entry) -> Result<Entry, StoreError> {
+        let author_name = match entry.author {
+            Author::Person(person) => self.name(Named::Person(person))?,
+            Author::Device(device) => self.name(Named::Device(device))?,
+            Author::System => None,
+        };
+        let (mut reply, mut member_name) = (None, None);
+        match &entry.body {
+            EntryBody::Reply { reply: of, text } => reply = Some(self.catalogue.words(of, text.as_deref())),
+            EntryBody::Membership { device, .. } => member_name = self.name(Named::Device(*device))?,
+            EntryBody::Text(_) | EntryBody::Unsupported => {}
+        }
+        Ok(Entry {
+            author_name,
+            reply,
+            member_name,
+            ..entry
         })
     }
 
-    fn named(&self, entry: Entry) -> Result<Entry, StoreError> {
-        let waypost_proto::Author::Person(person) = entry.author else {
-            return Ok(entry);
-        };
-        let name = self.engine.get(Table::Names, &person.number().to_be_bytes())?;
-        Ok(Entry {
-            author_name: name.and_then(|name| String::from_utf8(name).ok()),
-            ..entry
-        })
+    fn name(&self, of: Named) -> Result<Option<String>, StoreError> {
+        let name = self.engine.get(Table::Names, &name_key(of))?;
+        Ok(name.and_then(|name| String::from_utf8(name).ok()))
     }
 
     fn all(
@@ -430,9 +470,38 @@ fn apply(transaction: &mut dyn Transaction, device: DeviceId, mutation: &Mutatio
             stream,
             seq,
         } => transaction.delete(Table::Unshown, &entry_key(*incarnation, *stream, *seq)),
-        Mutation::PutName { person, name } => {
-            transaction.put(Table::Names, &person.number().to_be_bytes(), name.as_bytes())
+        Mutation::PutName { of, name } => transaction.put(Table::Names, &name_key(*of), name.as_bytes()),
+        Mutation::PutGroups(groups) => {
+            let record = Group::all_to_wire(groups).encode_to_vec();
+            transaction.put(Table::Meta, GROUPS, &record)
         }
+        Mutation::PutCatalogue(stored) => {
+            let record = CatalogueRecord::of(stored).encode_to_vec();
+            transaction.put(Table::Meta, CATALOGUE, &record)
+        }
+    }
+}
+
+fn read_catalogue(engine: &impl Engine) -> Result<StoredCatalogue, StoreError> {
+    match engine.get(Table::Meta, CATALOGUE)? {
+        Some(record) => CatalogueRecord::read(&record),
+        None => Ok(StoredCatalogue::default()),
+    }
+}
+
+/// Four bytes for a person; a device has a letter before them.
+fn name_key(of: Named) -> Vec<u8> {
+    match of {
+        Named::Person(person) => person.number().to_be_bytes().to_vec(),
+        Named::Device(device) => [b"d".as_slice(), &device.number().to_be_bytes()].concat(),
+    }
+}
+
+fn named_by(key: &[u8]) -> Option<Named> {
+    let number = |bytes: &[u8]| bytes.try_into().ok().map(u32::from_be_bytes);
+    match key {
+        [b'd', device @ ..] if device.len() == 4 => DeviceId::new(number(device)?).map(Named::Device),
+        person => PersonId::new(number(person)?).map(Named::Person),
     }
 }
 

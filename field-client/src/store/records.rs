@@ -4,11 +4,15 @@
 
 use super::StoreError;
 use crate::Entry;
-use crate::core::{Home, PostId, Progress, Server, StoredCursor, StoredOperation, StoredVoid};
+use crate::catalogue::Catalogue;
+use crate::core::{
+    Home, PostId, Progress, Server, StoredCatalogue, StoredCursor, StoredOperation, StoredVoid,
+};
 use prost::Message;
-use waypost_proto::wire::{self, RefusalReason, VoidReason};
+use waypost_proto::wire::{self, RefusalReason, StreamKind, VoidReason};
 use waypost_proto::{
-    Author, Cumulative, DeviceId, EntryBody, Generation, Incarnation, OpNumber, PersonId, Seq, StreamId,
+    Author, Cumulative, DeviceId, EntryBody, Generation, Incarnation, MembershipChange, OpNumber, PersonId,
+    QuickReply, Seq, StreamId,
 };
 
 #[derive(Clone, PartialEq, Message)]
@@ -154,6 +158,11 @@ pub(super) struct CursorRecord {
     confirmed_ranges: Vec<u64>,
     #[prost(uint64, tag = "8")]
     confirmed_read: u64,
+    /// As on the wire: 0 a conversation, 1 a broadcast.
+    #[prost(int32, tag = "9")]
+    kind: i32,
+    #[prost(uint64, tag = "10")]
+    newest: u64,
 }
 
 impl CursorRecord {
@@ -165,6 +174,8 @@ impl CursorRecord {
             confirmed_through: cursor.confirmed.through(),
             confirmed_ranges: cursor.confirmed.to_wire(),
             confirmed_read: cursor.confirmed_read,
+            kind: cursor.kind.into(),
+            newest: cursor.newest,
             ..Self::of_set(&cursor.held)
         }
     }
@@ -189,6 +200,8 @@ impl CursorRecord {
             confirmed: Cumulative::from_wire(record.confirmed_through, &record.confirmed_ranges)
                 .map_err(|_| bad())?,
             confirmed_read: record.confirmed_read,
+            kind: StreamKind::try_from(record.kind).map_err(|_| bad())?,
+            newest: record.newest,
         })
     }
 }
@@ -211,9 +224,15 @@ pub(super) struct EntryRecord {
     reply_to: u64,
     #[prost(sint64, optional, tag = "8")]
     expires_ms: Option<i64>,
-    /// Not set: something that this version cannot show.
+    /// Of the text, the reply and the membership at most one is set; none: something that this version cannot show.
     #[prost(string, optional, tag = "9")]
     text: Option<String>,
+    #[prost(uint32, tag = "10")]
+    reply_stream: u32,
+    #[prost(message, optional, tag = "11")]
+    reply: Option<wire::QuickReply>,
+    #[prost(message, optional, tag = "12")]
+    membership: Option<wire::MembershipChange>,
 }
 
 impl EntryRecord {
@@ -223,6 +242,26 @@ impl EntryRecord {
             Author::Person(person) => (0, person.number()),
             Author::System => (0, 0),
         };
+        let (mut text, mut reply, mut membership) = (None, None, None);
+        match &entry.body {
+            EntryBody::Text(words) => text = Some(words.clone()),
+            EntryBody::Reply { reply: of, text } => {
+                reply = Some(wire::QuickReply {
+                    template: of.template,
+                    version: of.version,
+                    slot_numbers: of.numbers.clone(),
+                    slot_texts: of.texts.clone(),
+                    text: text.clone().unwrap_or_default(),
+                });
+            }
+            EntryBody::Membership { device, change } => {
+                membership = Some(wire::MembershipChange {
+                    device: device.number(),
+                    left: *change == MembershipChange::Left,
+                });
+            }
+            EntryBody::Unsupported => {}
+        }
         Self {
             author_device,
             author_person,
@@ -232,10 +271,10 @@ impl EntryRecord {
             urgent: entry.urgent,
             reply_to: entry.reply_to.map_or(0, Seq::number),
             expires_ms: entry.expires_ms,
-            text: match &entry.body {
-                EntryBody::Text(text) => Some(text.clone()),
-                EntryBody::Reply { .. } | EntryBody::Membership { .. } | EntryBody::Unsupported => None,
-            },
+            text,
+            reply_stream: entry.reply_stream.map_or(0, StreamId::number),
+            reply,
+            membership,
         }
     }
 
@@ -259,8 +298,37 @@ impl EntryRecord {
             author_op: OpNumber::new(record.author_op),
             urgent: record.urgent,
             reply_to: Seq::new(record.reply_to),
+            reply_stream: StreamId::new(record.reply_stream),
             expires_ms: record.expires_ms,
-            body: record.text.map_or(EntryBody::Unsupported, EntryBody::Text),
+            body: record.body().unwrap_or(EntryBody::Unsupported),
+            reply: None,
+            member_name: None,
+        })
+    }
+
+    fn body(self) -> Option<EntryBody> {
+        if let Some(text) = self.text {
+            return Some(EntryBody::Text(text));
+        }
+        if let Some(reply) = self.reply {
+            return Some(EntryBody::Reply {
+                reply: QuickReply::from_parts(
+                    reply.template,
+                    reply.version,
+                    &reply.slot_numbers,
+                    &reply.slot_texts,
+                )?,
+                text: Some(reply.text).filter(|text| !text.is_empty()),
+            });
+        }
+        let membership = self.membership?;
+        Some(EntryBody::Membership {
+            device: DeviceId::new(membership.device)?,
+            change: if membership.left {
+                MembershipChange::Left
+            } else {
+                MembershipChange::Joined
+            },
         })
     }
 
@@ -272,11 +340,9 @@ impl EntryRecord {
             device_ms: Some(stored.done_ms),
             urgent: content.urgent,
             reply_to: Seq::new(content.reply_to),
+            reply_stream: StreamId::new(content.reply_stream),
             expires_ms: (expires_in_ms > 0).then(|| stored.done_ms.saturating_add(expires_in_ms)),
-            body: match &content.body {
-                Some(wire::operation::Body::Text(text)) => EntryBody::Text(text.clone()),
-                _ => EntryBody::Unsupported,
-            },
+            body: own_body(content).unwrap_or(EntryBody::Unsupported),
             ..Self::own_unknown(device, stream, seq, stored.op)
         }
     }
@@ -293,8 +359,60 @@ impl EntryRecord {
             author_op: Some(op),
             urgent: false,
             reply_to: None,
+            reply_stream: None,
             expires_ms: None,
             body: EntryBody::Unsupported,
+            reply: None,
+            member_name: None,
         }
+    }
+}
+
+/// What an operation says as an entry.
+fn own_body(content: &wire::Operation) -> Option<EntryBody> {
+    match content.body.as_ref()? {
+        wire::operation::Body::Text(text) => Some(EntryBody::Text(text.clone())),
+        wire::operation::Body::Template(template) => Some(EntryBody::Reply {
+            reply: QuickReply::from_parts(
+                *template,
+                content.template_version,
+                &content.slot_numbers,
+                &content.slot_texts,
+            )?,
+            text: None,
+        }),
+        wire::operation::Body::Track(_) => None,
+    }
+}
+
+/// The template catalogue, and what it is one of.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct CatalogueRecord {
+    #[prost(fixed64, tag = "1")]
+    incarnation: u64,
+    #[prost(string, tag = "2")]
+    locale: String,
+    #[prost(message, optional, tag = "3")]
+    catalogue: Option<wire::Catalogue>,
+}
+
+impl CatalogueRecord {
+    pub(super) fn of(stored: &StoredCatalogue) -> Self {
+        Self {
+            incarnation: stored.incarnation.map_or(0, Incarnation::number),
+            locale: stored.locale.clone(),
+            catalogue: Some(stored.catalogue.to_wire()),
+        }
+    }
+
+    pub(super) fn read(value: &[u8]) -> Result<StoredCatalogue, StoreError> {
+        let bad = || StoreError::Unreadable("meta");
+        let record = Self::decode(value).map_err(|_| bad())?;
+        let catalogue = record.catalogue.unwrap_or_default();
+        Ok(StoredCatalogue {
+            incarnation: Incarnation::new(record.incarnation),
+            locale: record.locale,
+            catalogue: Catalogue::default().changed_by(&catalogue).map_err(|_| bad())?,
+        })
     }
 }

@@ -1,18 +1,19 @@
 //! What every engine must do, and what the store makes of it; each test runs on each engine.
 
 use super::memory::{MemoryDisk, MemoryEngine};
-use super::{Engine, Order, OtherDevice, RedbEngine, Store, StoreError, Table};
-use crate::Entry;
+use super::{Engine, EntryRecord, Order, OtherDevice, RedbEngine, Store, StoreError, Table};
+use crate::catalogue::Catalogue;
 use crate::core::{
-    Home, Mutation, PostId, Progress, Server, StoredCursor, StoredOperation, StoredVoid, Ticket, ToShow,
-    Write,
+    Home, Mutation, Named, PostId, Progress, Server, StoredCatalogue, StoredCursor, StoredOperation,
+    StoredVoid, Ticket, ToShow, Write,
 };
+use crate::{Entry, Group};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use waypost_proto::wire::{RefusalReason, VoidReason};
+use waypost_proto::wire::{self, RefusalReason, StreamKind, VoidReason};
 use waypost_proto::{
-    Author, Cumulative, DeviceId, EntryBody, Epoch, Generation, Incarnation, OpNumber, Operation, Seq,
-    SessionTag, StreamId,
+    Author, Cumulative, DeviceId, EntryBody, Epoch, Generation, GroupId, Incarnation, MembershipChange,
+    OpNumber, Operation, QuickReply, Seq, SessionTag, StreamId,
 };
 
 /// A disk that engines are opened on, one after the other.
@@ -67,6 +68,9 @@ on_each_engine!(
     another_incarnation_shows_nothing_of_the_old_one,
     history_ends_before_what_is_named,
     names_stand_beside_their_entries,
+    every_body_survives_the_disk_and_is_read_in_the_words_of_today,
+    an_own_quick_reply_takes_its_slots_along,
+    groups_and_catalogue_are_replaced_whole,
 );
 
 fn a_transaction_is_there_after_it_is_opened_again(disk: &impl Disk) {
@@ -204,8 +208,11 @@ fn entry(stream_number: u32, number: u64, text: &str) -> Entry {
         author_op: None,
         urgent: number == 2,
         reply_to: Some(seq(7)),
+        reply_stream: Some(stream(8)),
         expires_ms: Some(99),
         body: EntryBody::Text(text.to_owned()),
+        reply: None,
+        member_name: None,
     }
 }
 
@@ -367,6 +374,8 @@ fn entries_and_positions_are_there_together(disk: &impl Disk) {
         read_ms: -6,
         confirmed: Cumulative::through_to(1),
         confirmed_read: 1,
+        kind: StreamKind::Broadcast,
+        newest: 6,
     };
     {
         let mut store = open(disk);
@@ -515,14 +524,186 @@ fn names_stand_beside_their_entries(disk: &impl Disk) {
             server(77),
             put,
             Mutation::PutName {
-                person,
+                of: Named::Person(person),
                 name: "Ada".to_owned(),
+            },
+            Mutation::PutName {
+                of: Named::Device(DeviceId::new(9).unwrap()),
+                name: "truck-9".to_owned(),
             },
         ],
     );
     let named = store.entry(incarnation(77), stream(4), seq(1)).unwrap().unwrap();
     assert_eq!(named.author_name.as_deref(), Some("Ada"));
-    assert!(store.load().unwrap().named.contains(&person));
+    let named = store.load().unwrap().named;
+    let both = [Named::Person(person), Named::Device(DeviceId::new(9).unwrap())];
+    assert_eq!(named.into_iter().collect::<Vec<_>>(), both);
+}
+
+fn catalogue(version: u32, text: &str) -> StoredCatalogue {
+    let template = wire::Template {
+        number: 120,
+        key: "late".to_owned(),
+        text: text.to_owned(),
+        slots: vec![wire::Slot {
+            name: "minutes".to_owned(),
+            kind: wire::SlotKind::Number.into(),
+        }],
+    };
+    let whole = wire::Catalogue {
+        version,
+        templates: vec![template],
+        ..wire::Catalogue::default()
+    };
+    StoredCatalogue {
+        incarnation: Some(incarnation(77)),
+        locale: "de".to_owned(),
+        catalogue: Catalogue::default().changed_by(&whole).unwrap(),
+    }
+}
+
+fn quick_reply(template: u32) -> QuickReply {
+    QuickReply::from_parts(template, 14, &[-15], &[]).unwrap()
+}
+
+fn every_body_survives_the_disk_and_is_read_in_the_words_of_today(disk: &impl Disk) {
+    let mut store = open(disk);
+    let reply = |template, text: Option<&str>| EntryBody::Reply {
+        reply: quick_reply(template),
+        text: text.map(str::to_owned),
+    };
+    let membership = |change| EntryBody::Membership {
+        device: DeviceId::new(9).unwrap(),
+        change,
+    };
+    let bodies = [
+        EntryBody::Text("x".to_owned()),
+        reply(120, None),
+        reply(7, Some("as sent")),
+        reply(7, None),
+        membership(MembershipChange::Joined),
+        membership(MembershipChange::Left),
+        EntryBody::Unsupported,
+    ];
+    let put = |(body, number): (&EntryBody, u64)| Mutation::PutEntry {
+        incarnation: incarnation(77),
+        entry: Entry {
+            body: body.clone(),
+            ..entry(4, number, "")
+        },
+    };
+    let mut mutations = vec![server(77)];
+    mutations.extend(bodies.iter().zip(1..).map(put));
+    mutations.push(Mutation::PutName {
+        of: Named::Device(DeviceId::new(9).unwrap()),
+        name: "truck-9".to_owned(),
+    });
+    commit(&mut store, mutations);
+    let read = |store: &Store<_>| store.history(incarnation(77), stream(4), None, 99).unwrap();
+    let entries = read(&store);
+    let found: Vec<EntryBody> = entries.iter().map(|entry| entry.body.clone()).collect();
+    assert_eq!(found, bodies);
+    assert_eq!(entries[4].member_name.as_deref(), Some("truck-9"));
+    let texts = |entries: &[Entry]| -> Vec<Option<String>> {
+        entries
+            .iter()
+            .map(|entry| entry.text().map(str::to_owned))
+            .collect()
+    };
+    let said = |text: &str| Some(text.to_owned());
+    let unsaid = [None, None, None];
+    let first = [
+        said("x"),
+        said("[quick reply 120: -15]"),
+        said("as sent"),
+        said("[quick reply 7: -15]"),
+    ];
+    assert_eq!(texts(&entries), [first.as_slice(), &unsaid].concat());
+    commit(
+        &mut store,
+        vec![Mutation::PutCatalogue(catalogue(14, "{minutes} Min. später"))],
+    );
+    assert_eq!(read(&store)[1].text(), Some("-15 Min. später"));
+    drop(store);
+    let again = open(disk);
+    assert_eq!(
+        read(&again)[1].text(),
+        Some("-15 Min. später"),
+        "after a restart too"
+    );
+}
+
+fn an_own_quick_reply_takes_its_slots_along(disk: &impl Disk) {
+    let mut store = open(disk);
+    let content = Operation {
+        reply_to: Some(seq(3)),
+        reply_stream: Some(stream(9)),
+        ..Operation::reply(stream(4), quick_reply(120))
+    };
+    let stored = StoredOperation {
+        content: content.to_wire(),
+        ..operation(1, "", Home::Settled)
+    };
+    let own = Mutation::PutOwn {
+        incarnation: incarnation(77),
+        stream: stream(4),
+        seq: seq(5),
+        epoch: epoch(11),
+        op: op(1),
+        id: Some(stored.id),
+    };
+    commit(&mut store, vec![server(77), Mutation::PutOperation(stored), own]);
+    let entry = store.entry(incarnation(77), stream(4), seq(5)).unwrap().unwrap();
+    let body = EntryBody::Reply {
+        reply: quick_reply(120),
+        text: None,
+    };
+    assert_eq!(entry.body, body);
+    assert_eq!(
+        (entry.reply_to, entry.reply_stream),
+        (Some(seq(3)), Some(stream(9)))
+    );
+}
+
+fn groups_and_catalogue_are_replaced_whole(disk: &impl Disk) {
+    let group = |number: u32, title: &str| Group {
+        group: GroupId::new(number).unwrap(),
+        stream: stream(number + 10),
+        title: title.to_owned(),
+    };
+    {
+        let mut store = open(disk);
+        let loaded = store.load().unwrap();
+        assert_eq!(
+            (loaded.groups, loaded.catalogue),
+            (vec![], StoredCatalogue::default())
+        );
+        commit(
+            &mut store,
+            vec![
+                Mutation::PutGroups(vec![group(1, "North"), group(2, "Süd")]),
+                Mutation::PutCatalogue(catalogue(1, "a")),
+                Mutation::PutGroups(vec![group(2, "Süd")]),
+                Mutation::PutCatalogue(catalogue(2, "b")),
+            ],
+        );
+    }
+    let loaded = open(disk).load().unwrap();
+    assert_eq!(loaded.groups, [group(2, "Süd")]);
+    assert_eq!(loaded.catalogue, catalogue(2, "b"));
+}
+
+/// Bytes that the version before groups and quick replies wrote.
+#[test]
+fn an_entry_of_an_older_version_is_still_read() {
+    let old = b"\x10\x09\x18\x09\x38\x07\x4a\x02Hi";
+    let read = EntryRecord::read(stream(4), seq(1), old).unwrap();
+    let expected = Entry {
+        reply_stream: None,
+        expires_ms: None,
+        ..entry(4, 1, "Hi")
+    };
+    assert_eq!(read, expected);
 }
 
 #[test]
