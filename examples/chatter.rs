@@ -10,7 +10,6 @@ use std::io::{BufRead, Write};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use waypost_field_client::{Client, Credentials, Entry, Message, Options};
-use waypost_proto::EntryBody;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -78,11 +77,7 @@ async fn history(client: &Client) -> anyhow::Result<Value> {
 }
 
 fn describe(entry: &Entry) -> Value {
-    let text = match &entry.body {
-        EntryBody::Text(text) => text.as_str(),
-        EntryBody::Reply { .. } | EntryBody::Membership { .. } | EntryBody::Unsupported => "",
-    };
-    json!({ "seq": entry.seq.number(), "text": text })
+    json!({ "stream": entry.stream.number(), "seq": entry.seq.number(), "text": entry.text().unwrap_or_default() })
 }
 
 fn say(value: &Value) -> anyhow::Result<()> {

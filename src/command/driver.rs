@@ -5,6 +5,7 @@
 
 mod listen;
 mod replay;
+mod reply;
 mod send;
 mod status;
 
@@ -36,11 +37,13 @@ pub(crate) struct Arguments {
 enum Action {
     /// Write a message; it is kept until the server has it
     Send(send::Arguments),
+    /// Write a quick reply; `status` lists those that there are
+    Reply(reply::Arguments),
     /// Print what the office writes, and tell the office that it was read
     Listen(listen::Arguments),
     /// Drive a recorded trace
     Replay(replay::Arguments),
-    /// Say what waits, and how the link is
+    /// Say what waits, how the link is, and which groups and quick replies there are
     Status,
 }
 
@@ -73,6 +76,7 @@ pub(crate) fn run(arguments: Arguments, format: Format) -> anyhow::Result<()> {
             .with_context(|| format!("the device's state in {}", state.display()))?;
         let done = match (action, replay) {
             (Action::Send(arguments), _) => send::run(arguments, &driver, format).await,
+            (Action::Reply(arguments), _) => reply::run(arguments, &driver, format).await,
             (Action::Listen(arguments), _) => {
                 listen::run(&arguments, &driver, &name, interrupts, format).await
             }

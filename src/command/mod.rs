@@ -26,7 +26,7 @@ pub(crate) enum Command {
     Person(person::Arguments),
     /// Add, list and revoke keys of other systems and bots on a running server
     Key(key::Arguments),
-    /// Be a driver's device: send, listen, drive a recorded trace
+    /// Be a driver's device: send, reply, listen, drive a recorded trace
     Driver(driver::Arguments),
     /// Say whether the settings fit together, and what they come to
     CheckConfig(check_config::Arguments),

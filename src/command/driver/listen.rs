@@ -5,9 +5,10 @@ use crate::command::{Interrupts, duration};
 use crate::output::{self, Format};
 use crate::timestamp::rfc3339;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::time::{Duration, Instant};
-use waypost_field_client::handover::{Confirm, Driver, EntryReport};
+use waypost_field_client::handover::{Confirm, Driver, EntryReport, MemberReport};
 
 /// How long the link may take before a person is told about it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,6 +37,8 @@ struct Entry<'a> {
     urgent: bool,
     expires_at: Option<String>,
     reply_to: Option<u64>,
+    /// The broadcast to which that entry belongs; null for one of the same conversation.
+    reply_to_stream: Option<&'a str>,
     body: Body<'a>,
 }
 
@@ -52,8 +55,43 @@ enum Body<'a> {
     Text {
         text: &'a str,
     },
+    Reply {
+        /// The key of its template, or its number where this device does not have it.
+        template: &'a str,
+        version: u32,
+        slots: &'a BTreeMap<String, String>,
+        text: &'a str,
+    },
+    /// Somebody has joined or left the group.
+    System {
+        event: &'static str,
+        device: &'a str,
+    },
     /// Something that a later version knows.
     Unsupported,
+}
+
+impl<'a> Body<'a> {
+    fn of(entry: &'a EntryReport) -> Self {
+        match (&entry.text, &entry.reply, &entry.member) {
+            (Some(text), Some(reply), _) => Self::Reply {
+                template: &reply.template,
+                version: reply.version,
+                slots: &reply.slots,
+                text,
+            },
+            (Some(text), None, _) => Self::Text { text },
+            (None, _, Some(member)) => Self::System {
+                event: event(member),
+                device: &member.device,
+            },
+            (None, _, None) => Self::Unsupported,
+        }
+    }
+}
+
+fn event(member: &MemberReport) -> &'static str {
+    if member.left { "left" } else { "joined" }
 }
 
 impl<'a> Entry<'a> {
@@ -80,14 +118,13 @@ impl<'a> Entry<'a> {
             urgent: entry.urgent,
             expires_at: entry.expires_ms.and_then(rfc3339),
             reply_to: entry.reply_to,
-            body: entry
-                .text
-                .as_deref()
-                .map_or(Body::Unsupported, |text| Body::Text { text }),
+            reply_to_stream: entry.reply_stream.as_deref(),
+            body: Body::of(entry),
         }
     }
 
-    fn print(&self) -> anyhow::Result<()> {
+    /// `member` is who has joined or left.
+    fn print(&self, member: Option<&MemberReport>) -> anyhow::Result<()> {
         let at = self
             .server_at
             .as_deref()
@@ -95,9 +132,13 @@ impl<'a> Entry<'a> {
             .unwrap_or("-");
         let name = self.author.name.unwrap_or(self.author.id);
         let urgent = if self.urgent { " URGENT" } else { "" };
-        let text = match self.body {
-            Body::Text { text } => text,
-            Body::Unsupported => "(not supported by this version)",
+        let text = match (&self.body, member) {
+            (Body::Text { text } | Body::Reply { text, .. }, _) => (*text).to_owned(),
+            (Body::System { event, device }, member) => {
+                let name = member.and_then(|member| member.name.as_deref());
+                format!("{} has {event}", name.unwrap_or(device))
+            }
+            (Body::Unsupported, _) => "(not supported by this version)".to_owned(),
         };
         output::line(format_args!(
             "{at}  {}/{}{urgent}  {name}: {text}",
@@ -135,7 +176,7 @@ async fn follow(driver: &Driver, own_name: &str, format: Format) -> anyhow::Resu
             let shown = Entry::of(&entry, own_name);
             match format {
                 Format::Json => output::json(&shown)?,
-                Format::Human => shown.print()?,
+                Format::Human => shown.print(entry.member.as_ref())?,
             }
             listener.confirm(&entry, Confirm::Shown).await?;
             listener.confirm(&entry, Confirm::Read).await?;
@@ -169,6 +210,7 @@ async fn watch_link(driver: &Driver) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use waypost_field_client::handover::ReplyReport;
 
     fn report(author_kind: &str) -> EntryReport {
         EntryReport {
@@ -182,15 +224,18 @@ mod tests {
             author_op: Some(9),
             urgent: false,
             reply_to: Some(2),
+            reply_stream: None,
             expires_ms: None,
             text: Some("Hi".to_owned()),
+            reply: None,
+            member: None,
         }
     }
 
     #[test]
     fn an_entry_is_printed_as_the_server_gives_it() {
         let own = report("device");
-        let expected = r#"{"stream":"1","seq":3,"id":null,"author":{"id":"7c","kind":"device","name":"truck"},"device_at":"1970-01-01T00:00:00.000Z","server_at":null,"urgent":false,"expires_at":null,"reply_to":2,"body":{"kind":"text","text":"Hi"}}"#;
+        let expected = r#"{"stream":"1","seq":3,"id":null,"author":{"id":"7c","kind":"device","name":"truck"},"device_at":"1970-01-01T00:00:00.000Z","server_at":null,"urgent":false,"expires_at":null,"reply_to":2,"reply_to_stream":null,"body":{"kind":"text","text":"Hi"}}"#;
         assert_eq!(
             serde_json::to_string(&Entry::of(&own, "truck")).unwrap(),
             expected
@@ -208,5 +253,36 @@ mod tests {
             serde_json::json!({"id": "system", "kind": "system", "name": "Waypost"})
         );
         assert_eq!(json["body"], serde_json::json!({"kind": "unsupported"}));
+
+        let reply = ReplyReport {
+            template: "late".to_owned(),
+            version: 14,
+            slots: BTreeMap::from([("minutes".to_owned(), "15".to_owned())]),
+        };
+        let answer = EntryReport {
+            reply: Some(reply),
+            reply_stream: Some("9".to_owned()),
+            text: Some("15 min late".to_owned()),
+            ..report("device")
+        };
+        let json = serde_json::to_value(Entry::of(&answer, "truck")).unwrap();
+        let body = serde_json::json!({
+            "kind": "reply", "template": "late", "version": 14, "slots": {"minutes": "15"}, "text": "15 min late",
+        });
+        assert_eq!((&json["body"], &json["reply_to_stream"]), (&body, &"9".into()));
+
+        let member = MemberReport {
+            device: "8".to_owned(),
+            name: Some("truck-8".to_owned()),
+            left: true,
+        };
+        let left = EntryReport {
+            member: Some(member),
+            text: None,
+            ..report("system")
+        };
+        let json = serde_json::to_value(Entry::of(&left, "truck")).unwrap();
+        let body = serde_json::json!({"kind": "system", "event": "left", "device": "8"});
+        assert_eq!(json["body"], body);
     }
 }

@@ -1,4 +1,4 @@
-//! `waypost driver send`: one message to the office, or to another conversation.
+//! `waypost driver send`: one message to the office, to a group, or in answer to a broadcast.
 
 use super::explain_link;
 use crate::command::duration;
@@ -14,7 +14,7 @@ use waypost_proto::StreamId;
 pub(super) struct Arguments {
     /// The message, 1 to 4,096 bytes
     text: String,
-    /// The conversation; without it the one with the office
+    /// The conversation; without it the one with the office. A broadcast is answered there too
     #[arg(long, value_name = "STREAM")]
     to: Option<StreamId>,
     /// Goes before ordinary ones
@@ -45,13 +45,24 @@ pub(super) async fn run(arguments: Arguments, driver: &Driver, format: Format) -
         None => Message::to_office(text),
     };
     let message = if urgent { message.urgent() } else { message };
+    let sent = driver.send(message, wait).await?;
+    report(sent, wait, driver, format).await
+}
+
+/// Says what became of what was written.
+pub(super) async fn report(
+    sent: SendReport,
+    wait: Duration,
+    driver: &Driver,
+    format: Format,
+) -> anyhow::Result<()> {
     let SendReport {
         op,
         state,
         stream,
         seq,
         reason,
-    } = driver.send(message, wait).await?;
+    } = sent;
     if state == "refused" {
         bail!(
             "the server refuses the message: {}",

@@ -1,19 +1,29 @@
-//! `waypost driver status`: what waits, what was given up, and how the link is.
+//! `waypost driver status`: what waits, what was given up, how the link is, and which groups and quick replies there
+//! are.
 
 use crate::output::{self, Format};
+use serde::Serialize;
 use std::time::Duration;
 use tokio::time::Instant;
-use waypost_field_client::handover::{Driver, StatusReport};
+use waypost_field_client::handover::{Driver, StatusReport, TemplateReport};
 
 /// A process that has just opened the folder is given this long to find out how the link is.
 const LINK_WAIT: Duration = Duration::from_secs(3);
 /// Between two looks at it.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
+#[derive(Serialize)]
+struct Status {
+    #[serde(flatten)]
+    report: StatusReport,
+    templates: Vec<TemplateReport>,
+}
+
 pub(super) async fn run(driver: &Driver, format: Format) -> anyhow::Result<()> {
-    let status = settled(driver).await?;
+    let report = settled(driver).await?;
+    let templates = driver.templates().await?.templates;
     if format == Format::Json {
-        return output::json(&status);
+        return output::json(&Status { report, templates });
     }
     let StatusReport {
         link,
@@ -23,8 +33,10 @@ pub(super) async fn run(driver: &Driver, format: Format) -> anyhow::Result<()> {
         parked,
         unshown,
         office_stream,
+        groups,
+        catalogue_version,
         ..
-    } = status;
+    } = report;
     let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
     output::line(format_args!("Link:          {}{detail}", link.replace('_', " ")))?;
     output::line(format_args!(
@@ -35,6 +47,19 @@ pub(super) async fn run(driver: &Driver, format: Format) -> anyhow::Result<()> {
         "Office:        conversation {}",
         office_stream.as_deref().unwrap_or("not known yet")
     ))?;
+    for group in groups {
+        output::line(format_args!(
+            "Group:         {}, conversation {}",
+            group.title, group.stream
+        ))?;
+    }
+    match catalogue_version {
+        0 => output::line("Quick replies: none yet")?,
+        version => output::line(format_args!("Quick replies: version {version}"))?,
+    }
+    for template in templates {
+        output::line(format_args!("               {}: {}", template.key, template.text))?;
+    }
     for given_up in parked {
         output::line(format_args!(
             "Given up:      operation {}: {}",
