@@ -387,7 +387,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match self.settings.prefix.parse(name).ok()? {
             Topic::Group(group) => Some(LinkEvent::GroupFrame(group, payload)),
             Topic::Templates(locale) => Some(LinkEvent::Catalogue(locale, payload)),
-            Topic::Up(_) | Topic::Down(_) | Topic::Presence(_) => None,
+            Topic::Up(_) | Topic::Down(_) | Topic::Presence(_) | Topic::OwnTracks(..) => None,
         }
     }
 

@@ -319,7 +319,7 @@ impl Listener {
             Source::Here(_, entries) => Some(EntryReport::of(&entries.next().await?.entry)),
             Source::There(connection) => loop {
                 match connection.receive().await.ok()? {
-                    Response::Entry(entry) => return Some(entry),
+                    Response::Entry(entry) => return Some(*entry),
                     // The answer to a confirmation.
                     Response::Done => {}
                     _ => return None,

@@ -7,14 +7,15 @@
 
 mod server;
 
-use server::{FOREIGN, OFFICE, Server, options};
+use server::{FOREIGN, GROUP_STREAM, OFFICE, Server, options};
 use std::time::Duration;
 use tempfile::tempdir;
 use waypost_field_client::{
-    Client, ClientError, Credentials, LinkAtStart, LinkState, Message, OpenError, Options, Outcome, PostError,
+    BadReply, Client, ClientError, Credentials, LinkAtStart, LinkState, Message, OpenError, Options, Outcome,
+    PostError, ReplyMessage,
 };
-use waypost_proto::wire::RefusalReason;
-use waypost_proto::{EntryBody, Fix, Seq, StreamId};
+use waypost_proto::wire::{self, RefusalReason};
+use waypost_proto::{EntryBody, Fix, Seq, StreamId, groups_digest};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -75,6 +76,120 @@ async fn a_message_is_stored_accepted_and_comes_back_as_an_entry() {
     client.close().await.unwrap();
     assert!(matches!(client.status().await, Err(ClientError::Closed)));
     client.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fresh_device_fetches_the_catalogue_and_then_writes_quick_replies_without_a_link_too() {
+    let server = Server::start().await;
+    let slots = vec![wire::Slot {
+        name: "minutes".to_owned(),
+        kind: wire::SlotKind::Number.into(),
+    }];
+    let template = wire::Template {
+        number: 120,
+        key: "late".to_owned(),
+        text: "Running late {minutes} min".to_owned(),
+        slots,
+    };
+    server.state.lock().unwrap().catalogue = Some(wire::Catalogue {
+        version: 14,
+        templates: vec![template],
+        ..Default::default()
+    });
+    let folder = tempdir().unwrap();
+    let late = |value: &str| ReplyMessage::to_office("late", vec![("minutes".to_owned(), value.to_owned())]);
+    {
+        let paused = Options {
+            link: LinkAtStart::Paused,
+            ..options()
+        };
+        let client = Client::open(server.credentials(), folder.path(), paused)
+            .await
+            .unwrap();
+        let refused = client.post_reply(late("15")).await;
+        assert!(matches!(refused, Err(PostError::BadReply(BadReply::NoCatalogue))));
+        client.resume_link().await.unwrap();
+        let catalogue = client.wait_catalogue(LONG).await.unwrap();
+        assert_eq!((catalogue.version, catalogue.templates.len()), (14, 1));
+        server
+            .until("the topic is left and the version reported", |state| {
+                state.known.1 == 14 && !state.filters.contains("t/en")
+            })
+            .await;
+        client.close().await.unwrap();
+    }
+    let client = Client::open(nowhere(), folder.path(), options()).await.unwrap();
+    let refused = client.post_reply(late("soon")).await.unwrap_err();
+    assert!(refused.to_string().contains("\"minutes\" takes"), "{refused}");
+    assert_eq!(client.status().await.unwrap().waiting_ops, 0);
+    client.post_reply(late("15")).await.unwrap();
+    client.close().await.unwrap();
+    drop(client);
+    let client = Client::open(server.credentials(), folder.path(), options())
+        .await
+        .unwrap();
+    assert_eq!(client.wait_drained(LONG).await.unwrap(), 0);
+    let state = server.state.lock().unwrap();
+    let (operation, reply) = &state.replies[0];
+    assert_eq!(
+        (reply.template, reply.version, reply.numbers.as_slice()),
+        (120, 14, &[15][..])
+    );
+    assert_eq!(operation.stream, StreamId::new(OFFICE));
+}
+
+#[tokio::test]
+async fn a_server_that_offers_no_quick_replies_says_so_at_once() {
+    let server = Server::start().await;
+    let folder = tempdir().unwrap();
+    let client = Client::open(server.credentials(), folder.path(), options())
+        .await
+        .unwrap();
+    let waiting = client.wait_catalogue(Duration::from_secs(3_600));
+    let catalogue = tokio::time::timeout(LONG, waiting)
+        .await
+        .expect("the welcome has said it");
+    assert_eq!(catalogue.unwrap().version, 0);
+}
+
+#[tokio::test]
+async fn a_member_of_a_group_hears_it_on_its_topic_and_on_every_connection() {
+    let server = Server::start().await;
+    let folder = tempdir().unwrap();
+    let groups = vec![wire::Group {
+        group: 1,
+        stream: GROUP_STREAM,
+        title: "North".to_owned(),
+    }];
+    let digest = groups_digest(&groups);
+    server.state.lock().unwrap().groups = groups;
+    server.state.lock().unwrap().group_log = vec!["one".to_owned()];
+    let client = Client::open(server.credentials(), folder.path(), options())
+        .await
+        .unwrap();
+    let mut entries = client.entries().unwrap();
+    let first = entries.next().await.unwrap();
+    assert_eq!(
+        (text_of(&first.entry.body), first.entry.stream.number()),
+        ("one", GROUP_STREAM)
+    );
+    first.mark_shown().await.unwrap();
+    server
+        .until("the groups are reported", |state| state.known.0 == digest)
+        .await;
+    assert_eq!(client.groups().await.unwrap()[0].title, "North");
+    server.restart();
+    server.state.lock().unwrap().group_log.push("two".to_owned());
+    let second = entries.next().await.unwrap();
+    assert_eq!(
+        (text_of(&second.entry.body), second.entry.seq.number()),
+        ("two", 2)
+    );
+    server
+        .until("the hello of the new connection claims them", |state| {
+            state.hellos >= 2 && state.known.0 == digest
+        })
+        .await;
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ pub(super) enum Response {
     Status(Box<StatusReport>),
     Templates(CatalogueReport),
     Waiting(u64),
-    Entry(EntryReport),
+    Entry(Box<EntryReport>),
     Error(String),
 }
 

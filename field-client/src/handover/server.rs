@@ -131,7 +131,7 @@ async fn serve(
                 },
             },
             incoming = next(&mut entries) => match incoming {
-                Some(entry) => Response::Entry(entry),
+                Some(entry) => Response::Entry(Box::new(entry)),
                 None => return Ok(()),
             },
             _ = leaving.changed() => return Ok(()),

@@ -65,6 +65,38 @@ async fn what_the_holder_refuses_is_told_with_its_reason() {
 }
 
 #[tokio::test]
+async fn a_quick_reply_that_cannot_be_written_says_why_here_and_there() {
+    let folder = tempdir().unwrap();
+    let holder = driver(folder.path()).await;
+    let other = driver(folder.path()).await;
+    let late = || ReplyMessage::to_office("late", vec![("minutes".to_owned(), "15".to_owned())]);
+    for driver in [&holder, &other] {
+        for wait in [Duration::ZERO, Duration::from_millis(20)] {
+            let refused = driver.reply(late(), wait).await.unwrap_err();
+            assert!(refused.to_string().contains("no quick replies yet"), "{refused}");
+        }
+        let catalogue = driver.templates().await.unwrap();
+        assert_eq!((catalogue.version, catalogue.templates), (0, vec![]));
+    }
+    assert_eq!(holder.status().await.unwrap().waiting, 0, "nothing was stored");
+}
+
+/// A process that holds the folder and serves nobody, as an app of its own does.
+#[tokio::test(start_paused = true)]
+async fn a_folder_whose_holder_serves_nobody_is_refused_in_words() {
+    let folder = tempdir().unwrap();
+    let _app = Client::open(credentials(), folder.path(), Options::default())
+        .await
+        .unwrap();
+    let refused = Driver::attach_or_open(credentials(), folder.path(), Options::default()).await;
+    let refused = refused.err().unwrap().to_string();
+    assert!(
+        refused.starts_with("another process holds the state folder and does not answer"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
 async fn the_socket_and_the_folder_are_the_owners_alone() {
     let folder = tempdir().unwrap();
     let state = folder.path().join("truck.json.state");

@@ -10,12 +10,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use waypost_field_client::{Credentials, Options};
 use waypost_proto::wire::{self, RefusalReason};
-use waypost_proto::{Body, Cumulative, Fix, Stamp, StreamId, number_operations, positions_digest};
+use waypost_proto::{
+    Body, Cumulative, Fix, Operation, QuickReply, Stamp, StreamId, groups_digest, number_operations,
+    positions_digest,
+};
 
 /// The stream of the device and the office.
 pub(crate) const OFFICE: u32 = 4;
 /// A stream that the device is not a member of.
 pub(crate) const FOREIGN: u32 = 9;
+/// The stream of the group that the device is in.
+pub(crate) const GROUP_STREAM: u32 = 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Logged {
@@ -33,6 +38,17 @@ pub(crate) struct State {
     pub(crate) read: u64,
     pub(crate) held: Cumulative,
     pub(crate) secret: String,
+    /// Quick replies that came, with what they answer.
+    pub(crate) replies: Vec<(Operation, QuickReply)>,
+    /// What is retained on `t/en`.
+    pub(crate) catalogue: Option<wire::Catalogue>,
+    pub(crate) groups: Vec<wire::Group>,
+    /// What the device has last said that it has: the digest of its groups, and the version of its catalogue.
+    pub(crate) known: (u32, u32),
+    /// Filters that were subscribed, and not unsubscribed.
+    pub(crate) filters: BTreeSet<String>,
+    /// Entries of the group, which go out on its topic alone.
+    pub(crate) group_log: Vec<String>,
     accepted: BTreeMap<u64, Cumulative>,
     generation: u64,
     /// Connections of an older count end.
@@ -57,6 +73,12 @@ impl Server {
             read: 0,
             held: Cumulative::default(),
             secret: "s3".to_owned(),
+            replies: Vec::new(),
+            catalogue: None,
+            groups: Vec::new(),
+            known: (0, 0),
+            filters: BTreeSet::new(),
+            group_log: Vec::new(),
             accepted: BTreeMap::new(),
             generation: 1,
             cut: 0,
@@ -133,6 +155,7 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
         input: BytesMut::with_capacity(4_096),
         next_id: 1,
         session: None,
+        group_sent: 0,
     };
     loop {
         let mut out = BytesMut::new();
@@ -148,6 +171,7 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
             }
         }
         connection.push_entries(&state, &mut out);
+        connection.push_group(&state, &mut out);
         if stream.write_all(&out).await.is_err() || state.lock().unwrap().cut != cut {
             return;
         }
@@ -169,6 +193,7 @@ struct Connection {
     input: BytesMut,
     next_id: u16,
     session: Option<Session>,
+    group_sent: usize,
 }
 
 impl Connection {
@@ -187,16 +212,39 @@ impl Connection {
                     properties: None,
                 };
                 v5::Packet::ConnAck(connack).write(out, None).unwrap();
+                state.lock().unwrap().filters.clear();
                 return known;
             }
             v5::Packet::Subscribe(subscribe) => {
-                let return_codes = vec![v5::SubscribeReasonCode::Success(QoS::AtLeastOnce)];
+                let granted = v5::SubscribeReasonCode::Success(QoS::AtLeastOnce);
+                let return_codes = vec![granted; subscribe.filters.len()];
                 let suback = v5::SubAck {
                     pkid: subscribe.pkid,
                     return_codes,
                     properties: None,
                 };
                 v5::Packet::SubAck(suback).write(out, None).unwrap();
+                let mut state = state.lock().unwrap();
+                for filter in subscribe.filters {
+                    if filter.path == "t/en"
+                        && let Some(catalogue) = &state.catalogue
+                    {
+                        self.publish_on("t/en", catalogue.encode_to_vec(), out);
+                    }
+                    state.filters.insert(filter.path);
+                }
+            }
+            v5::Packet::Unsubscribe(unsubscribe) => {
+                let unsuback = v5::UnsubAck {
+                    pkid: unsubscribe.pkid,
+                    reasons: vec![v5::UnsubAckReason::Success; unsubscribe.filters.len()],
+                    properties: None,
+                };
+                v5::Packet::UnsubAck(unsuback).write(out, None).unwrap();
+                let mut state = state.lock().unwrap();
+                for filter in &unsubscribe.filters {
+                    state.filters.remove(filter);
+                }
             }
             v5::Packet::Publish(publish) => {
                 if publish.pkid != 0 {
@@ -228,6 +276,11 @@ impl Connection {
         take_cursors(&frame.cursors, state);
         if let Some(hello) = &frame.hello {
             state.hellos += 1;
+            state.known = (hello.groups_digest, hello.catalogue);
+            if hello.groups_digest != groups_digest(&state.groups) {
+                let groups = state.groups.clone();
+                answer.groups = Some(wire::Groups { groups });
+            }
             let office = StreamId::new(OFFICE).unwrap();
             let want_positions = positions_digest([(office, &state.held)]) != hello.positions_digest;
             self.session = Some(Session {
@@ -242,7 +295,7 @@ impl Connection {
                 server_ms: 1_700_000_000_000,
                 want_positions,
                 office_stream: OFFICE,
-                ..Default::default()
+                catalogue: state.catalogue.as_ref().map_or(0, |catalogue| catalogue.version),
             });
         }
         let Some(session) = self.session.as_mut().filter(|session| session.tag == tag) else {
@@ -257,6 +310,9 @@ impl Connection {
             answer.cursors.clone_from(&positions.cursors);
             session.waits_for_positions = false;
         }
+        if let Some(known) = &frame.known {
+            state.known = (known.groups_digest, known.catalogue);
+        }
         let accepted = state.accepted.entry(session.epoch).or_default();
         for numbered in number_operations(frame).unwrap() {
             let op = numbered.op.number();
@@ -265,12 +321,12 @@ impl Connection {
                 let reason = RefusalReason::NotAMember.into();
                 answer.refusals.push(wire::Refusal { op, reason });
             } else if accepted.insert(op) {
-                match operation.body {
+                match operation.body.clone() {
                     Body::Text(text) => state.log.push(Logged {
                         text,
                         own: Some((session.epoch, op)),
                     }),
-                    Body::Reply(reply) => panic!("no test sends a quick reply: {reply:?}"),
+                    Body::Reply(reply) => state.replies.push((operation, reply)),
                     Body::Track { fixes, .. } => state.fixes.extend(fixes),
                 }
             }
@@ -326,9 +382,42 @@ impl Connection {
         }
     }
 
+    /// What of the group's log has not gone out on this connection, once the device hears its topic in step.
+    fn push_group(&mut self, state: &Mutex<State>, out: &mut BytesMut) {
+        let state = state.lock().unwrap();
+        let entries = &state.group_log[self.group_sent.min(state.group_log.len())..];
+        if self.session.is_none() || !state.filters.contains("g/1") || entries.is_empty() {
+            return;
+        }
+        let entry = |text: &String| wire::Entry {
+            author_person: 3,
+            body: Some(wire::entry::Body::Text(text.clone())),
+            ..Default::default()
+        };
+        let run = wire::EntryRun {
+            stream: GROUP_STREAM,
+            first_seq: self.group_sent as u64 + 1,
+            entries: entries.iter().map(entry).collect(),
+            ..Default::default()
+        };
+        let frame = wire::GroupFrame {
+            generation: state.generation,
+            store: 77,
+            server_ms: 1_700_000_000_000,
+            entries: vec![run],
+            ..Default::default()
+        };
+        self.group_sent = state.group_log.len();
+        drop(state);
+        self.publish_on("g/1", frame.encode_to_vec(), out);
+    }
+
     fn publish(&mut self, frame: &wire::DownFrame, out: &mut BytesMut) {
-        let payload = Bytes::from(frame.encode_to_vec());
-        let mut publish = v5::Publish::new("d/7c", QoS::AtLeastOnce, payload, None);
+        self.publish_on("d/7c", frame.encode_to_vec(), out);
+    }
+
+    fn publish_on(&mut self, topic: &str, payload: Vec<u8>, out: &mut BytesMut) {
+        let mut publish = v5::Publish::new(topic, QoS::AtLeastOnce, Bytes::from(payload), None);
         publish.pkid = self.next_id;
         self.next_id = self.next_id % 60_000 + 1;
         v5::Packet::Publish(publish).write(out, None).unwrap();
