@@ -1,21 +1,26 @@
 //! The whole protocol against a small server that is written here from the protocol alone, over a network that loses,
-//! duplicates, delays and reorders, with power cuts on the device and restarts of the server.
+//! duplicates, delays and reorders, with power cuts on the device and restarts of the server. The device is in groups,
+//! one of which it talks with, and has a catalogue; both change.
 //!
 //! What must hold at the end, whatever happened: every stored operation is in the server's log once, in its author's
-//! order of stream and class; every entry of the server is in the inbox once; nothing was shown that was not stored,
-//! and nothing twice unless its confirmation was lost in a power cut. A failure names its seed.
+//! order of stream and class; every entry of the server is in the inbox once, by whichever topic it came; nothing was
+//! shown that was not stored, and nothing twice unless its confirmation was lost in a power cut; groups, topics and
+//! catalogue are the server's. A failure names its seed.
 
 use super::harness::{Device, Disk, Link, config, stream, text, text_of, urgent};
-use super::{Event, PostId};
+use super::{Event, PostId, Topics};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 use waypost_proto::wire::{self, RefusalReason};
 use waypost_proto::{
-    Body, ContentDigest, Cumulative, Incarnation, Seq, SessionTag, Stamp, StreamId, number_operations,
-    positions_digest,
+    Body, ContentDigest, Cumulative, GroupId, Incarnation, Seq, SessionTag, Stamp, StreamId, Topic,
+    groups_digest, number_operations, positions_digest,
 };
 
+/// The office's, that of group 1, and one that the device is no member of.
 const STREAMS: [u32; 3] = [4, 5, 900];
+/// The group with the second of these streams; the device stays in it.
+const GROUP: u32 = 1;
 
 /// xorshift64*: small, and the same everywhere.
 struct Random(u64);
@@ -59,6 +64,16 @@ struct Server {
     digests: BTreeMap<(u64, u64), ContentDigest>,
     positions: BTreeMap<StreamId, Cumulative>,
     session: Option<ServerSession>,
+    groups: Vec<wire::Group>,
+    /// The version in which each text of template 120 was written; the last is the newest.
+    templates: Vec<String>,
+    /// What the device last said that it has: digest of the groups, version of the catalogue.
+    known: (u32, u32),
+    last_told: Option<Instant>,
+    /// Topics of the connection.
+    topics: Vec<Topic>,
+    /// Frames for the group that have not left.
+    for_group: Vec<wire::GroupFrame>,
     last_sent: Option<Instant>,
 }
 
@@ -80,6 +95,10 @@ impl Server {
         let mut wants_positions = false;
         if let Some(hello) = &frame.hello {
             self.take_cursors(&frame.cursors);
+            self.known = (hello.groups_digest, hello.catalogue);
+            if hello.groups_digest != groups_digest(&self.groups) {
+                answer.groups = Some(self.snapshot());
+            }
             let digest = positions_digest(self.positions.iter().map(|(&stream, held)| (stream, held)));
             wants_positions = digest != hello.positions_digest;
             self.session = Some(ServerSession {
@@ -93,8 +112,11 @@ impl Server {
                 server_ms: 1_700_000_000_000,
                 want_positions: wants_positions,
                 office_stream: STREAMS[0],
-                ..Default::default()
+                catalogue: self.version(),
             });
+        }
+        if let Some(known) = &frame.known {
+            self.known = (known.groups_digest, known.catalogue);
         }
         if let Some(positions) = &frame.positions {
             self.positions.clear();
@@ -116,6 +138,59 @@ impl Server {
             answers.extend(self.entries_due(now, Duration::from_secs(10)));
         }
         answers
+    }
+
+    fn snapshot(&self) -> wire::Groups {
+        wire::Groups {
+            groups: self.groups.clone(),
+        }
+    }
+
+    /// The version of the catalogue: each change counts one.
+    fn version(&self) -> u32 {
+        u32::try_from(self.templates.len()).unwrap()
+    }
+
+    fn catalogue(&self, from_version: u32) -> wire::Catalogue {
+        let template = wire::Template {
+            number: 120,
+            key: "late".to_owned(),
+            text: self.templates.last().unwrap().clone(),
+            ..Default::default()
+        };
+        wire::Catalogue {
+            from_version,
+            version: self.version(),
+            templates: vec![template],
+            locale: "de".to_owned(),
+            ..Default::default()
+        }
+    }
+
+    /// Groups and catalogue, as long as the device has not said that it has them.
+    fn known_due(&mut self, now: Instant) -> Option<wire::DownFrame> {
+        let session = self.session.as_ref()?;
+        if self
+            .last_told
+            .is_some_and(|last| now < last + Duration::from_secs(10))
+        {
+            return None;
+        }
+        let (digest, version) = self.known;
+        let mut frame = wire::DownFrame {
+            stamp: session.tag.number(),
+            ..Default::default()
+        };
+        frame.groups = (digest != groups_digest(&self.groups)).then(|| self.snapshot());
+        frame.catalogue = (version != self.version()).then(|| wire::Catalogue {
+            fetch: version == 0,
+            ..self.catalogue(version)
+        });
+        let due = frame.groups.is_some() || frame.catalogue.is_some();
+        if due {
+            self.last_told = Some(now);
+        }
+        due.then_some(frame)
     }
 
     fn apply(&mut self, epoch: u64, frame: &wire::UpFrame, answer: &mut wire::DownFrame) {
@@ -145,10 +220,13 @@ impl Server {
                 urgent: operation.urgent,
                 own: Some((epoch, op)),
             };
-            self.logs
-                .entry(operation.stream.unwrap().number())
-                .or_default()
-                .push(entry);
+            write(
+                &mut self.logs,
+                &mut self.for_group,
+                self.generation,
+                operation.stream.unwrap().number(),
+                entry,
+            );
         }
         for void in &frame.voids {
             accepted.insert_range(void.first_op, void.first_op + u64::from(void.count) - 1);
@@ -200,13 +278,7 @@ impl Server {
                         own_op: op,
                         ..Default::default()
                     },
-                    own => wire::Entry {
-                        author_device: own.map_or(0, |_| super::harness::device_id().number()),
-                        author_person: own.map_or(9, |_| 0),
-                        urgent: entry.urgent,
-                        body: Some(wire::entry::Body::Text(entry.text.clone())),
-                        ..Default::default()
-                    },
+                    _ => entry.in_full(),
                 };
                 let run = wire::EntryRun {
                     stream: number,
@@ -228,11 +300,58 @@ impl Server {
     }
 }
 
+impl LogEntry {
+    fn in_full(&self) -> wire::Entry {
+        wire::Entry {
+            author_device: self.own.map_or(0, |_| super::harness::device_id().number()),
+            author_op: self.own.map_or(0, |(_, op)| op),
+            author_person: self.own.map_or(9, |_| 0),
+            urgent: self.urgent,
+            body: Some(wire::entry::Body::Text(self.text.clone())),
+            ..Default::default()
+        }
+    }
+}
+
+/// An entry is written; that of a group leaves once for all who listen.
+fn write(
+    logs: &mut BTreeMap<u32, Vec<LogEntry>>,
+    for_group: &mut Vec<wire::GroupFrame>,
+    generation: u64,
+    stream: u32,
+    entry: LogEntry,
+) {
+    let log = logs.entry(stream).or_default();
+    if stream == STREAMS[1] {
+        let run = wire::EntryRun {
+            stream,
+            first_seq: log.len() as u64 + 1,
+            entries: vec![entry.in_full()],
+            ..Default::default()
+        };
+        for_group.push(wire::GroupFrame {
+            generation,
+            store: 77,
+            entries: vec![run],
+            ..Default::default()
+        });
+    }
+    log.push(entry);
+}
+
+/// What is on its way to the device.
+#[derive(Debug, Clone)]
+enum Down {
+    Frame(Box<wire::DownFrame>),
+    Group(wire::GroupFrame),
+    Catalogue(wire::Catalogue),
+}
+
 /// Frames on their way, each with the moment of its arrival.
 #[derive(Default)]
 struct Network {
     up: Vec<(Instant, wire::UpFrame)>,
-    down: Vec<(Instant, wire::DownFrame)>,
+    down: Vec<(Instant, Down)>,
 }
 
 struct World {
@@ -256,6 +375,8 @@ struct World {
     confirming: VecDeque<(Option<super::Ticket>, StreamId, Seq)>,
     posts: u64,
     restarts: u64,
+    /// Entries that were new when they came on the group's topic.
+    from_group: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,6 +392,8 @@ impl World {
             ..Server::default()
         };
         server.logs.insert(STREAMS[0], Vec::new());
+        server.groups = vec![group(GROUP, 0)];
+        server.templates = vec!["first".to_owned()];
         Self {
             seed,
             random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
@@ -287,6 +410,7 @@ impl World {
             confirming: VecDeque::new(),
             posts: 0,
             restarts: 0,
+            from_group: 0,
         }
     }
 
@@ -310,6 +434,11 @@ impl World {
                 self.device.sync();
             }
             24..=27 => self.confirm_one(),
+            28 if self.random.one_in(4) => self.change_groups(),
+            29 if self.random.one_in(4) => {
+                let text = format!("text {}", self.server.templates.len());
+                self.server.templates.push(text);
+            }
             _ => {}
         }
         let pause = if self.random.one_in(20) { 20_000 } else { 400 };
@@ -324,8 +453,12 @@ impl World {
             .server
             .entries_due(self.device.now.mono, Duration::from_secs(10))
         {
-            self.send_down(frame);
+            self.send_down(Down::Frame(Box::new(frame)));
         }
+        if let Some(frame) = self.server.known_due(self.device.now.mono) {
+            self.send_down(Down::Frame(Box::new(frame)));
+        }
+        self.send_to_group();
         self.deliver();
         self.collect();
     }
@@ -357,19 +490,65 @@ impl World {
 
     fn write_on_the_server(&mut self) {
         let number = STREAMS[usize::try_from(self.random.below(2)).unwrap()];
-        let log = self.server.logs.entry(number).or_default();
+        let length = self.server.logs.get(&number).map_or(0, Vec::len);
         let entry = LogEntry {
-            text: format!("office {number} {}", log.len()),
+            text: format!("office {number} {length}"),
             urgent: self.random.one_in(6),
             own: None,
         };
-        log.push(entry);
+        let Server {
+            logs,
+            for_group,
+            generation,
+            ..
+        } = &mut self.server;
+        write(logs, for_group, *generation, number, entry);
+    }
+
+    /// The group gets another title, or the device joins or leaves a second one.
+    fn change_groups(&mut self) {
+        let title = self.random.below(1_000);
+        self.server.groups = vec![group(GROUP, title)];
+        if self.random.one_in(2) {
+            self.server.groups.push(group(2, title));
+        }
+    }
+
+    /// What is for the group leaves, where this connection has subscribed its topic.
+    fn send_to_group(&mut self) {
+        let listens = self.server.topics.contains(&group_topic(GROUP));
+        for frame in std::mem::take(&mut self.server.for_group) {
+            if listens && self.device.link == Link::Up {
+                self.send_down(Down::Group(frame));
+            }
+        }
+    }
+
+    /// The broker does at once what the device asks of it.
+    fn take_topics(&mut self) {
+        for Topics {
+            subscribe,
+            unsubscribe,
+        } in std::mem::take(&mut self.device.topics)
+        {
+            self.server.topics.retain(|topic| !unsubscribe.contains(topic));
+            for topic in subscribe {
+                if matches!(topic, Topic::Templates(_)) {
+                    self.send_down(Down::Catalogue(self.server.catalogue(0)));
+                }
+                if !self.server.topics.contains(&topic) {
+                    self.server.topics.push(topic);
+                }
+            }
+        }
     }
 
     fn disconnect(&mut self) {
         self.device.disconnect();
         // A broker may still hold what was sent, but a new connection is not given frames of the old one.
         self.network.down.clear();
+        self.device.topics.clear();
+        self.server.topics.clear();
     }
 
     fn restart_device(&mut self) {
@@ -381,6 +560,7 @@ impl World {
         self.confirming.clear();
         self.shown.clear();
         self.network.down.clear();
+        self.server.topics.clear();
         self.device = Device::at(plate, 999, now, config());
         self.device.settle();
         self.collect();
@@ -418,6 +598,7 @@ impl World {
 
     /// Takes what the device has put out.
     fn collect(&mut self) {
+        self.take_topics();
         for (frame, _) in std::mem::take(&mut self.device.frames) {
             self.send_up(frame);
         }
@@ -489,7 +670,7 @@ impl World {
         }
     }
 
-    fn send_down(&mut self, frame: wire::DownFrame) {
+    fn send_down(&mut self, frame: Down) {
         for at in self.arrivals() {
             self.network.down.push((at, frame.clone()));
         }
@@ -518,13 +699,22 @@ impl World {
                 (Some(index), _) => {
                     let (_, frame) = self.network.up.swap_remove(index);
                     for answer in self.server.handle(&frame, now) {
-                        self.send_down(answer);
+                        self.send_down(Down::Frame(Box::new(answer)));
                     }
+                    self.send_to_group();
                 }
                 (None, Some(index)) => {
                     let (_, frame) = self.network.down.swap_remove(index);
                     if self.device.link == Link::Up {
-                        self.device.receive(&frame);
+                        match &frame {
+                            Down::Frame(frame) => self.device.receive(frame),
+                            Down::Group(frame) => {
+                                let before = self.device.core.counters().entries_stored;
+                                self.device.receive_group(GROUP, frame);
+                                self.from_group += self.device.core.counters().entries_stored - before;
+                            }
+                            Down::Catalogue(catalogue) => self.device.receive_catalogue("de", catalogue),
+                        }
                         self.collect();
                     }
                 }
@@ -552,7 +742,12 @@ impl World {
                     .map_or(0, Cumulative::through);
                 held == log.len() as u64
             });
-            if heads_are_held && self.device.core.waiting_ops() == 0 && self.device.core.unshown() == 0 {
+            let is_known = self.server.known == (groups_digest(&self.server.groups), self.server.version());
+            if heads_are_held
+                && is_known
+                && self.device.core.waiting_ops() == 0
+                && self.device.core.unshown() == 0
+            {
                 return self.compare();
             }
         }
@@ -592,6 +787,17 @@ impl World {
             refused,
             "seed {seed}: each refusal is there to be seen"
         );
+        let groups = crate::Group::all_to_wire(self.device.core.groups()).groups;
+        assert_eq!(groups, self.server.groups, "seed {seed}");
+        let subscribed: BTreeSet<String> = self.server.topics.iter().map(Topic::to_string).collect();
+        let wanted = groups.iter().map(|group| group_topic(group.group).to_string());
+        assert_eq!(
+            subscribed,
+            wanted.collect(),
+            "seed {seed}: its groups' topics and no other"
+        );
+        let template = self.device.core.catalogue().templates.remove(0);
+        assert_eq!(Some(&template.text), self.server.templates.last(), "seed {seed}");
         let incarnation = Incarnation::new(77).unwrap();
         let mut entries = 0;
         for (&number, log) in &self.server.logs {
@@ -617,6 +823,7 @@ impl World {
             operations: self.stored.values().map(Vec::len).sum(),
             entries,
             repeated: self.device.core.counters().ops_repeated,
+            from_group: self.from_group,
             restarts: self.restarts,
         }
     }
@@ -626,7 +833,20 @@ struct Summary {
     operations: usize,
     entries: usize,
     repeated: u64,
+    from_group: u64,
     restarts: u64,
+}
+
+fn group(number: u32, title: u64) -> wire::Group {
+    wire::Group {
+        group: number,
+        stream: STREAMS[1] + number - GROUP,
+        title: format!("title {title}"),
+    }
+}
+
+fn group_topic(number: u32) -> Topic {
+    Topic::Group(GroupId::new(number).unwrap())
 }
 
 fn run(seed: u64, steps: u32) -> Summary {
@@ -639,18 +859,20 @@ fn run(seed: u64, steps: u32) -> Summary {
 
 #[test]
 fn every_operation_is_accepted_once_in_order_and_every_entry_shown_once() {
-    let (mut operations, mut entries, mut repeated, mut restarts) = (0, 0, 0, 0);
+    let (mut operations, mut entries, mut repeated, mut restarts, mut from_group) = (0, 0, 0, 0, 0);
     for seed in 1..=60 {
         let summary = run(seed, 400);
         operations += summary.operations;
         entries += summary.entries;
         repeated += summary.repeated;
         restarts += summary.restarts;
+        from_group += summary.from_group;
     }
     println!(
-        "{operations} operations, {entries} entries compared; {repeated} repetitions, {restarts} power cuts"
+        "{operations} operations, {entries} entries compared, {from_group} of them from the group's topic; {repeated} repetitions, {restarts} power cuts"
     );
     assert!(operations > 2_000 && entries > 4_000, "{operations} {entries}");
+    assert!(from_group > 100, "the group's topic was used: {from_group}");
     assert!(
         repeated > 100 && restarts > 50,
         "the weather was foul: {repeated} {restarts}"
