@@ -3,6 +3,7 @@
 //! Defaults stand in `waypost.default.toml`, which is compiled in; a file is stronger, the environment stronger than
 //! the file, flags stronger than the environment. An unknown key fails, wherever it stands.
 
+use crate::broker_choice::BrokerChoice;
 use crate::limits::Connections;
 use anyhow::Context;
 use figment::Figment;
@@ -62,6 +63,7 @@ pub(crate) struct HttpConfig {
 #[serde(deny_unknown_fields)]
 pub(crate) struct MqttConfig {
     pub(crate) listen: SocketAddr,
+    pub(crate) broker: BrokerChoice,
     pub(crate) public: Vec<String>,
     pub(crate) topic_prefix: String,
 }
@@ -348,6 +350,11 @@ impl BrokerConfig {
             topic_alias_out_max: self.topic_alias_out_max,
             close_timeout: Duration::from_secs(self.close_timeout_s),
         }
+    }
+
+    /// A larger packet ends its connection; also that of the bridge with a broker elsewhere.
+    pub(crate) fn packet_bytes_max(&self) -> usize {
+        self.packet_bytes_max
     }
 
     /// The bounds of the bridge's link.

@@ -24,11 +24,12 @@ pub(crate) struct DataFolder {
     path: PathBuf,
 }
 
-/// Where a server listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Where a server is met.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
-    pub(crate) mqtt: SocketAddr,
+    /// Where it listens itself, or the host and port of the broker elsewhere; for people to read.
+    pub(crate) mqtt: String,
 }
 
 /// What `server.json` says.
@@ -125,10 +126,10 @@ impl DataFolder {
     }
 
     /// Says in `server.json` who runs here; for the one who holds the store.
-    pub(crate) fn announce(&self, addresses: Addresses) -> anyhow::Result<()> {
+    pub(crate) fn announce(&self, addresses: &Addresses) -> anyhow::Result<()> {
         let server = RunningServer {
             pid: std::process::id(),
-            addresses,
+            addresses: addresses.clone(),
         };
         write_private(&self.path.join(SERVER_FILE), &serde_json::to_vec(&server)?)
     }
@@ -243,9 +244,9 @@ mod tests {
         let error = folder.open_store().err().unwrap().to_string();
         assert!(error.contains("another process"), "{error}");
         folder
-            .announce(Addresses {
+            .announce(&Addresses {
                 http: "127.0.0.1:1".parse().unwrap(),
-                mqtt: "127.0.0.1:2".parse().unwrap(),
+                mqtt: "127.0.0.1:2".to_owned(),
             })
             .unwrap();
         let error = folder.open_store().err().unwrap().to_string();

@@ -4,13 +4,16 @@
 //! nobody new is taken, the bridge finishes what it began, and only then the process ends.
 
 mod admission;
+mod external_link;
 mod link;
 
+use crate::broker_choice::{BrokerChoice, ExternalBroker};
 use crate::config::Config;
 use crate::data_folder::{Addresses, AdminToken};
 use crate::limits::{Connections, raise_open_files};
 use admission::{Admission, Permissions};
 use anyhow::Context;
+use external_link::{ExternalLink, Standing};
 use link::InProcessLink;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::net::SocketAddr;
@@ -21,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use waypost_bridge::store::Store;
-use waypost_bridge::{Bridge, Running, SpaceProbe};
+use waypost_bridge::{Bridge, BridgeOptions, Running, SpaceProbe};
 use waypost_broker::Broker;
 use waypost_dispatch_api::{ApiState, Transport, router, serve};
 
@@ -33,8 +36,16 @@ const SECONDS_BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 /// The sockets of a server, bound and not yet served.
 pub(crate) struct Listeners {
     http: TcpListener,
-    mqtt: TcpListener,
+    mqtt: MqttSide,
     addresses: Addresses,
+}
+
+/// Where devices and this server meet.
+enum MqttSide {
+    /// At the embedded broker.
+    Here(TcpListener, SocketAddr),
+    /// At a broker elsewhere: nothing listens here.
+    Elsewhere(ExternalBroker),
 }
 
 /// What to do where somebody else has a port.
@@ -50,7 +61,8 @@ pub(crate) enum WhenTaken {
 pub(crate) struct Server {
     /// The domain, for what a command does beside HTTP.
     pub(crate) bridge: Bridge,
-    broker: Broker,
+    /// The embedded one, where there is one.
+    broker: Option<Broker>,
     running: Running,
     http: JoinHandle<()>,
     stop: watch::Sender<bool>,
@@ -64,10 +76,20 @@ impl Listeners {
         mqtt_taken: WhenTaken,
     ) -> anyhow::Result<Self> {
         let http = bind("HTTP", "--http", config.http.listen, http_taken).await?;
-        let mqtt = bind("MQTT", "--mqtt", config.mqtt.listen, mqtt_taken).await?;
+        let mqtt = match &config.mqtt.broker {
+            BrokerChoice::External(broker) => MqttSide::Elsewhere(broker.clone()),
+            BrokerChoice::Embedded => {
+                let mqtt = bind("MQTT", "--mqtt", config.mqtt.listen, mqtt_taken).await?;
+                let listens = mqtt.local_addr().context("the address of MQTT cannot be read")?;
+                MqttSide::Here(mqtt, listens)
+            }
+        };
         let addresses = Addresses {
             http: http.local_addr().context("the address of HTTP cannot be read")?,
-            mqtt: mqtt.local_addr().context("the address of MQTT cannot be read")?,
+            mqtt: match &mqtt {
+                MqttSide::Here(_, listens) => listens.to_string(),
+                MqttSide::Elsewhere(broker) => broker.to_string(),
+            },
         };
         Ok(Self {
             http,
@@ -77,8 +99,16 @@ impl Listeners {
     }
 
     /// Where they listen, with the port that was taken.
-    pub(crate) fn addresses(&self) -> Addresses {
-        self.addresses
+    pub(crate) fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Where the embedded broker listens; `None` with one elsewhere.
+    pub(crate) fn mqtt(&self) -> Option<SocketAddr> {
+        match self.mqtt {
+            MqttSide::Here(_, listens) => Some(listens),
+            MqttSide::Elsewhere(_) => None,
+        }
     }
 }
 
@@ -116,46 +146,35 @@ impl Server {
         let mut options = config.bridge_options()?;
         let data = config.server.data.clone();
         options.space = SpaceProbe::new(move || free_bytes(&data));
-        let admission = Admission::default();
-        let broker = Broker::new(
-            config.broker.limits(connections),
-            Arc::new(admission.clone()),
-            Arc::new(Permissions::new(options.topic_prefix.clone(), admission.clone())),
-        );
-        let link = InProcessLink::open(&broker, &options.topic_prefix, config.broker.link_limits())
-            .context("the bridge cannot subscribe to what devices publish; check mqtt.topic_prefix")?;
-        let (bridge, running) = Bridge::start(store, link, options).context("the store cannot be read")?;
-        admission.open(bridge.access().clone());
-
-        let Listeners {
-            http,
-            mqtt,
-            addresses,
-        } = listeners;
-        let broker_listens = tokio::spawn(broker.clone().listen_tcp(mqtt)).abort_handle();
+        warn_about_open_addresses(config, listeners.addresses.http, listeners.mqtt());
+        let Listeners { http, mqtt, .. } = listeners;
+        let public = mqtt.public(config);
+        let Devices {
+            bridge,
+            running,
+            broker,
+            check,
+        } = match mqtt {
+            MqttSide::Here(listener, _) => meet_here(config, connections, listener, store, options)?,
+            MqttSide::Elsewhere(external) => meet_elsewhere(config, external, store, options)?,
+        };
         let (stop, stopping) = watch::channel(false);
-        let behind_http = broker.clone();
-        let api = ApiState::builder(bridge.clone(), &config.server.name)
-            .mqtt(public_addresses(config, addresses.mqtt))
+        let mut api = ApiState::builder(bridge.clone(), &config.server.name)
+            .mqtt(public)
             .server_token_hash(token.sha256())
             .transport(if config.http.behind_tls {
                 Transport::Tls
             } else {
                 Transport::Plain
             })
-            .check("broker", move || {
-                if broker_listens.is_finished() {
-                    Err("does not listen any more".to_owned())
-                } else {
-                    Ok(())
-                }
-            })
-            .mqtt_socket(move |socket, peer| drop(tokio::spawn(behind_http.serve_connection(socket, peer))))
+            .check("broker", check)
             .metrics(move || metrics.render())
-            .shutdown(stopping.clone())
-            .build()
-            .context("sign-in cannot be prepared")?;
-        warn_about_open_addresses(config, addresses);
+            .shutdown(stopping.clone());
+        if let Some(broker) = broker.clone() {
+            api = api
+                .mqtt_socket(move |socket, peer| drop(tokio::spawn(broker.serve_connection(socket, peer))));
+        }
+        let api = api.build().context("sign-in cannot be prepared")?;
         let http = tokio::spawn(serve(http, router(api), connections.http_max, stopping));
         Ok(Self {
             bridge,
@@ -178,7 +197,12 @@ impl Server {
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         self.stop.send_replace(true);
         // Both at once: each waits for its own clients for at most a few seconds, and the bridge still answers.
-        let (http, ()) = tokio::join!(&mut self.http, self.broker.shutdown());
+        let broker = async {
+            if let Some(broker) = &self.broker {
+                broker.shutdown().await;
+            }
+        };
+        let (http, ()) = tokio::join!(&mut self.http, broker);
         http.context("HTTP ended in an unexpected way")?;
         self.bridge.stop().await;
         self.running
@@ -186,6 +210,81 @@ impl Server {
             .await
             .context("the store failed while the server stopped")
     }
+}
+
+impl MqttSide {
+    /// What stands in credentials.
+    fn public(&self, config: &Config) -> Vec<String> {
+        match self {
+            Self::Here(_, listens) => public_addresses(config, *listens),
+            Self::Elsewhere(broker) if config.mqtt.public.is_empty() => vec![format!("mqtt://{broker}")],
+            Self::Elsewhere(_) => config.mqtt.public.clone(),
+        }
+    }
+}
+
+/// What is behind HTTP, on either side.
+struct Devices {
+    bridge: Bridge,
+    running: Running,
+    broker: Option<Broker>,
+    /// Whether devices can be reached; of `/readyz`.
+    check: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+}
+
+/// Starts the bridge with the embedded broker, which listens from now on.
+fn meet_here(
+    config: &Config,
+    connections: Connections,
+    listener: TcpListener,
+    store: Arc<dyn Store>,
+    options: BridgeOptions,
+) -> anyhow::Result<Devices> {
+    let admission = Admission::default();
+    let broker = Broker::new(
+        config.broker.limits(connections),
+        Arc::new(admission.clone()),
+        Arc::new(Permissions::new(options.topic_prefix.clone(), admission.clone())),
+    );
+    let link = InProcessLink::open(&broker, &options.topic_prefix, config.broker.link_limits())
+        .context("the bridge cannot subscribe to what devices publish; check mqtt.topic_prefix")?;
+    let (bridge, running) = Bridge::start(store, link, options).context("the store cannot be read")?;
+    admission.open(bridge.access().clone());
+    let listens = tokio::spawn(broker.clone().listen_tcp(listener)).abort_handle();
+    Ok(Devices {
+        bridge,
+        running,
+        broker: Some(broker),
+        check: Box::new(move || {
+            if listens.is_finished() {
+                Err("does not listen any more".to_owned())
+            } else {
+                Ok(())
+            }
+        }),
+    })
+}
+
+/// Starts the bridge with a broker elsewhere, whether or not that can be reached yet.
+fn meet_elsewhere(
+    config: &Config,
+    broker: ExternalBroker,
+    store: Arc<dyn Store>,
+    options: BridgeOptions,
+) -> anyhow::Result<Devices> {
+    let name = broker.to_string();
+    let (link, standing) =
+        ExternalLink::open(broker, &options.topic_prefix, config.broker.packet_bytes_max())?;
+    let (bridge, running) = Bridge::start(store, link, options).context("the store cannot be read")?;
+    Ok(Devices {
+        bridge,
+        running,
+        broker: None,
+        check: Box::new(move || match &*standing.borrow() {
+            Standing::Stands => Ok(()),
+            Standing::Down(reason) => Err(format!("there is no link to the broker at {name}: {reason}")),
+        }),
+    })
 }
 
 fn install_metrics() -> anyhow::Result<PrometheusHandle> {
@@ -240,17 +339,15 @@ fn warn_about_few_files(wanted: Connections, connections: Connections) {
     }
 }
 
-fn warn_about_open_addresses(config: &Config, addresses: Addresses) {
-    if !addresses.http.ip().is_loopback() && !config.http.behind_tls {
+fn warn_about_open_addresses(config: &Config, http: SocketAddr, mqtt: Option<SocketAddr>) {
+    if !http.ip().is_loopback() && !config.http.behind_tls {
         tracing::warn!(
-            "HTTP listens on {} without TLS: passwords and messages travel in the clear; put a TLS proxy in front",
-            addresses.http
+            "HTTP listens on {http} without TLS: passwords and messages travel in the clear; put a TLS proxy in front"
         );
     }
-    if !addresses.mqtt.ip().is_loopback() {
+    if let Some(mqtt) = mqtt.filter(|mqtt| !mqtt.ip().is_loopback()) {
         tracing::warn!(
-            "MQTT listens on {} without TLS: secrets and messages travel in the clear; use it in a network you trust",
-            addresses.mqtt
+            "MQTT listens on {mqtt} without TLS: secrets and messages travel in the clear; use it in a network you trust"
         );
     }
 }

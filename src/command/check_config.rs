@@ -1,5 +1,6 @@
 //! `waypost check-config`: whether the settings fit together, and what they come to.
 
+use crate::broker_choice::BrokerChoice;
 use crate::config::{Config, File, Flags};
 use crate::output::{self, Format};
 use std::path::PathBuf;
@@ -16,11 +17,16 @@ pub(crate) fn run(arguments: &Arguments, format: Format) -> anyhow::Result<()> {
     let config = Config::load(file, &Flags::default())?;
     match format {
         Format::Json => output::json(&config),
-        Format::Human => output::line(format_args!(
-            "The settings fit together. Data in {}, HTTP on {}, MQTT on {}; --json shows all of them.",
-            config.server.data.display(),
-            config.http.listen,
-            config.mqtt.listen
-        )),
+        Format::Human => {
+            let mqtt = match &config.mqtt.broker {
+                BrokerChoice::Embedded => format!("on {}", config.mqtt.listen),
+                BrokerChoice::External(broker) => format!("by the broker at {broker}"),
+            };
+            output::line(format_args!(
+                "The settings fit together. Data in {}, HTTP on {}, MQTT {mqtt}; --json shows all of them.",
+                config.server.data.display(),
+                config.http.listen,
+            ))
+        }
     }
 }

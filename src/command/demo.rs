@@ -20,6 +20,7 @@ use chance::Chance;
 use drive::drives;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -61,10 +62,10 @@ pub(crate) struct Arguments {
     data: Option<PathBuf>,
     /// Where the dashboard listens [default: 127.0.0.1:8080, or a free port]
     #[arg(long, value_name = "ADDR")]
-    http: Option<std::net::SocketAddr>,
+    http: Option<SocketAddr>,
     /// Where the MQTT broker listens [default: 127.0.0.1:1883, or a free port]
     #[arg(long, value_name = "ADDR")]
-    mqtt: Option<std::net::SocketAddr>,
+    mqtt: Option<SocketAddr>,
 }
 
 /// The dispatcher's sign-in, kept for the next demo on the same folder.
@@ -119,14 +120,17 @@ async fn demo(arguments: Arguments, data: &Path, format: Format) -> anyhow::Resu
     let store = Arc::new(folder.open_store()?);
     let token = folder.make_token()?;
     let listeners = Listeners::bind(&config, http_taken, mqtt_taken).await?;
-    let addresses = listeners.addresses();
+    let addresses = listeners.addresses().clone();
+    let broker = listeners
+        .mqtt()
+        .context("the demo's vehicles know the demo's own broker only; unset WAYPOST__MQTT__BROKER")?;
     let mut server = Server::start(&config, store, &token, listeners).await?;
-    folder.announce(addresses)?;
+    folder.announce(&addresses)?;
 
     let begun = async {
-        let sign_in = dispatcher(&server, data, addresses).await?;
+        let sign_in = dispatcher(&server, data, &addresses).await?;
         let (stop, stopping) = watch::channel(false);
-        let fleet = fleet(&arguments, data, addresses, &config, stopping).await?;
+        let fleet = fleet(&arguments, data, broker, &config, stopping).await?;
         anyhow::Ok((sign_in, stop, fleet))
     };
     let (sign_in, stop, mut fleet) = tokio::select! {
@@ -180,7 +184,7 @@ async fn demo(arguments: Arguments, data: &Path, format: Format) -> anyhow::Resu
 }
 
 /// The demo's dispatcher; a folder that was kept has one already.
-async fn dispatcher(server: &Server, data: &Path, addresses: Addresses) -> anyhow::Result<SignIn> {
+async fn dispatcher(server: &Server, data: &Path, addresses: &Addresses) -> anyhow::Result<SignIn> {
     let kept = data.join(FOLDER).join("dispatcher.json");
     if let Ok(text) = std::fs::read(&kept) {
         let Dispatcher { password } =
@@ -206,7 +210,7 @@ async fn dispatcher(server: &Server, data: &Path, addresses: Addresses) -> anyho
 async fn fleet(
     arguments: &Arguments,
     data: &Path,
-    addresses: Addresses,
+    broker: SocketAddr,
     config: &Config,
     stopping: watch::Receiver<bool>,
 ) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
@@ -218,7 +222,7 @@ async fn fleet(
     let mut fleet = JoinSet::new();
     for (number, drive) in (1u64..).zip(drives) {
         let name = format!("truck-{number:02}");
-        let client = enrol(&api, &name, &data.join(FOLDER), number, addresses, config)
+        let client = enrol(&api, &name, &data.join(FOLDER), number, broker, config)
             .await
             .with_context(|| name.clone())?;
         let chance = Chance::new(seed.wrapping_add(number));
@@ -239,7 +243,7 @@ async fn enrol(
     name: &str,
     folder: &Path,
     number: u64,
-    addresses: Addresses,
+    broker: SocketAddr,
     config: &Config,
 ) -> anyhow::Result<Client> {
     let file = folder.join(format!("{name}.json"));
@@ -251,7 +255,7 @@ async fn enrol(
     }
     let mut credentials = Credentials::read(&file)?;
     // A folder that was kept may name the port of another run.
-    let broker = reachable(addresses.mqtt);
+    let broker = reachable(broker);
     credentials.servers = vec![ServerAddress {
         host: broker.ip().to_string(),
         port: broker.port(),

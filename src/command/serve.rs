@@ -53,7 +53,7 @@ impl Ready {
                 "Dashboard: {url}\nE-mail:    {email}\nPassword:  {password}"
             ))?;
         }
-        let Addresses { http, mqtt } = self.ready;
+        let Addresses { http, mqtt } = &self.ready;
         output::line(format_args!("ready http={http} mqtt={mqtt}"))
     }
 }
@@ -71,16 +71,16 @@ async fn serve(config: Config, format: Format) -> anyhow::Result<()> {
     let store = Arc::new(folder.open_store()?);
     let token = folder.make_token()?;
     let listeners = Listeners::bind(&config, WhenTaken::Fail, WhenTaken::Fail).await?;
-    let addresses = listeners.addresses();
+    let addresses = listeners.addresses().clone();
     let mut server = Server::start(&config, store, &token, listeners).await?;
-    folder.announce(addresses)?;
+    folder.announce(&addresses)?;
 
-    let sign_in = first_administrator(&server.bridge, addresses).await?;
+    let sign_in = first_administrator(&server.bridge, &addresses).await?;
     if sign_in.is_some() && format == Format::Human {
         output::line("This is the first start. The password is shown this once:")?;
     }
     Ready {
-        ready: addresses,
+        ready: addresses.clone(),
         sign_in,
     }
     .print(format)?;
@@ -105,7 +105,7 @@ async fn serve(config: Config, format: Format) -> anyhow::Result<()> {
 }
 
 /// Makes an administrator where nobody could sign in.
-async fn first_administrator(bridge: &Bridge, addresses: Addresses) -> anyhow::Result<Option<SignIn>> {
+async fn first_administrator(bridge: &Bridge, addresses: &Addresses) -> anyhow::Result<Option<SignIn>> {
     if bridge.has_people().await.context("the people cannot be read")? {
         return Ok(None);
     }
@@ -119,7 +119,7 @@ pub(crate) async fn add_person(
     email: &str,
     name: &str,
     role: Role,
-    addresses: Addresses,
+    addresses: &Addresses,
 ) -> anyhow::Result<SignIn> {
     let password = secret::password()?;
     let hashed = password.clone();
@@ -143,6 +143,6 @@ pub(crate) async fn add_person(
 }
 
 /// The dashboard as a browser on this machine opens it.
-pub(crate) fn dashboard_url(addresses: Addresses) -> String {
+pub(crate) fn dashboard_url(addresses: &Addresses) -> String {
     format!("http://{}/", crate::server_client::reachable(addresses.http))
 }
