@@ -192,6 +192,15 @@ impl Core {
         };
         if presence.online {
             self.announced.insert(device, presence.tag);
+            let known = self.devices.get(&device).is_some_and(|known| !known.revoked);
+            let missed = self.sessions.get(&device).is_none_or(|session| {
+                SessionTag::new(presence.tag).is_some_and(|tag| tag.is_after(session.tag))
+            });
+            if known && missed {
+                // Its hello came while no bridge heard: a broker elsewhere kept the connection. A device that has nothing to
+                // say would not be told what waits for it.
+                self.ask_for_hello(device, now);
+            }
             return;
         }
         // A will is fixed when the connection is made; the session may have moved on by a hello since.

@@ -849,6 +849,28 @@ fn presence_follows_the_session_and_ignores_the_will_of_another() {
     assert_eq!(state(&world), Presence::Unknown);
 }
 
+#[test]
+fn a_device_that_is_online_and_whose_hello_was_missed_is_asked_for_one() {
+    let (mut world, device) = World::in_session();
+    let asked = |world: &mut World, tag: u32| {
+        world.now.monotonic += Duration::from_secs(2);
+        let online = wire::Presence { tag, online: true };
+        world
+            .core
+            .handle_presence(device.id, &online.encode_to_vec(), world.now);
+        world.settle();
+        world.frames().iter().any(|frame| frame.hello_please)
+    };
+    assert!(!asked(&mut world, 1), "the session that is open");
+    assert!(!asked(&mut world, 127), "an earlier one, as a broker keeps it");
+    assert!(asked(&mut world, 2), "a later one");
+    world.restart();
+    assert!(asked(&mut world, 1), "a session that began before this bridge");
+    world.core.revoke_device(device.id, world.now).unwrap();
+    world.settle();
+    assert!(!asked(&mut world, 1), "one that is revoked");
+}
+
 fn under_key(caller: Caller, digest: u8) -> Option<Once> {
     Some(Once {
         caller,
