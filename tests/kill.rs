@@ -1,17 +1,15 @@
 //! The promise of the whole: with servers and clients killed at random moments, every message that was reported as
 //! stored is in the history once, in its author's order, and shown once to its reader.
 
+use crate::chatter::Chatter;
 use crate::proxy::Proxy;
 use crate::server::Server;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 /// How much a run asks of the system.
 #[derive(Clone, Copy)]
@@ -417,69 +415,5 @@ async fn final_inbox(credentials: &Path, expected: usize) -> Vec<String> {
                 .collect();
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// The example client in a process of its own.
-struct Chatter {
-    process: Child,
-    stdin: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Chatter {
-    fn start(credentials: &Path) -> Self {
-        // Built beside the tests: target/<profile>/deps/system-… and target/<profile>/examples/chatter.
-        let this = std::env::current_exe().unwrap();
-        let binary = this.parent().unwrap().parent().unwrap().join("examples/chatter");
-        let errors = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(credentials.with_extension("log"))
-            .unwrap();
-        let mut process = Command::new(binary)
-            .arg(credentials)
-            .arg(credentials.with_extension("state"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(errors)
-            .kill_on_drop(true)
-            .spawn()
-            .expect("examples/chatter is built");
-        let stdin = process.stdin.take().unwrap();
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        Self {
-            process,
-            stdin,
-            lines,
-        }
-    }
-
-    async fn say(&mut self, line: &str) {
-        self.stdin
-            .write_all(format!("{line}\n").as_bytes())
-            .await
-            .unwrap();
-    }
-
-    async fn hear(&mut self) -> Value {
-        let line = self.lines.next_line().await.unwrap().expect("the client goes on");
-        serde_json::from_str(&line).unwrap()
-    }
-
-    /// SIGKILL; gives what it had said before.
-    async fn kill(mut self) -> Vec<Value> {
-        self.process.kill().await.unwrap();
-        let mut heard = Vec::new();
-        while let Ok(Some(line)) = self.lines.next_line().await {
-            // The last line may be cut off.
-            heard.extend(serde_json::from_str(&line));
-        }
-        heard
-    }
-
-    async fn close(mut self) {
-        drop(self.stdin);
-        self.process.wait().await.unwrap();
     }
 }
