@@ -5,9 +5,11 @@
 mod browser;
 mod chatter;
 mod durability;
+mod external_broker;
 #[cfg(feature = "fault-injection")]
 mod fault;
 mod kill;
+mod mosquitto;
 mod mqtt_clients;
 mod office;
 mod open_files;
