@@ -49,7 +49,7 @@ $(WEB_BUILT): $(WEB_INSTALLED) $(WEB_SOURCES)
 test: tools web test-web test-doc test-fault test-rust ## everything that is tested
 
 tools:
-	@scripts/need cargo cc chromium mosquitto-clients paho-mqtt
+	@scripts/need cargo cc chromium mosquitto mosquitto-clients paho-mqtt
 
 test-web:
 ifeq ($(HAVE_NODE),yes)
