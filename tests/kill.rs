@@ -2,6 +2,7 @@
 //! stored is in the history once, in its author's order, and shown once to its reader.
 
 use crate::chatter::Chatter;
+use crate::mosquitto::Mosquitto;
 use crate::proxy::Proxy;
 use crate::server::Server;
 use serde_json::{Value, json};
@@ -19,7 +20,40 @@ struct Plan {
     messages: usize,
     client_kills: usize,
     server_kills: usize,
+    broker: Broker,
     fault: Option<&'static str>,
+}
+
+/// Where devices and the server meet.
+#[derive(Clone, Copy)]
+enum Broker {
+    Embedded,
+    /// At a mosquitto, which is killed as well, and forgets everything.
+    Mosquitto {
+        kills: usize,
+    },
+}
+
+impl Plan {
+    /// Everything that dies beside the clients, in a random order.
+    fn kills(self, random: &mut Random) -> Vec<Kill> {
+        let mosquitto_kills = match self.broker {
+            Broker::Embedded => 0,
+            Broker::Mosquitto { kills } => kills,
+        };
+        let mut kills = vec![Kill::Server; self.server_kills];
+        for _ in 0..mosquitto_kills {
+            let place = random.below(kills.len() as u64 + 1);
+            kills.insert(usize::try_from(place).unwrap(), Kill::Mosquitto);
+        }
+        kills
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kill {
+    Server,
+    Mosquitto,
 }
 
 /// What was compared.
@@ -31,6 +65,7 @@ struct Counts {
     in_history: usize,
     in_inboxes: usize,
     server_kills: usize,
+    mosquitto_kills: usize,
     client_kills: usize,
 }
 
@@ -54,8 +89,29 @@ async fn kill_of_servers_and_clients_loses_nothing_and_repeats_nothing() {
         messages: 500,
         client_kills: 5,
         server_kills: 30,
+        broker: Broker::Embedded,
         fault: None,
     };
+    holds(plan).await;
+}
+
+/// The same through a broker elsewhere: that one may forget everything, too, and it keeps the connections of devices while
+/// the server dies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_of_mosquitto_too_loses_nothing_and_repeats_nothing() {
+    let plan = Plan {
+        clients: 6,
+        messages: 150,
+        client_kills: 3,
+        server_kills: 6,
+        broker: Broker::Mosquitto { kills: 6 },
+        fault: None,
+    };
+    holds(plan).await;
+}
+
+/// Nothing is lost, repeated or out of order, and everything that was planned was done.
+async fn holds(plan: Plan) {
     let (counts, broken) = exchange(plan).await;
     println!("{counts:#?}");
     assert!(
@@ -65,6 +121,9 @@ async fn kill_of_servers_and_clients_loses_nothing_and_repeats_nothing() {
         &broken[..broken.len().min(9)]
     );
     assert_eq!(counts.server_kills, plan.server_kills);
+    if let Broker::Mosquitto { kills } = plan.broker {
+        assert_eq!(counts.mosquitto_kills, kills);
+    }
     assert_eq!(counts.client_kills, plan.clients * plan.client_kills);
     assert!(counts.stored * 100 >= counts.asked * 99, "{counts:?}");
 }
@@ -79,6 +138,7 @@ async fn fault_applying_repeated_operations_again_is_noticed() {
         messages: 150,
         client_kills: 2,
         server_kills: 8,
+        broker: Broker::Embedded,
         fault,
     };
     let (counts, broken) = exchange(plan).await;
@@ -89,75 +149,150 @@ async fn fault_applying_repeated_operations_again_is_noticed() {
     );
 }
 
-async fn exchange(plan: Plan) -> (Counts, Vec<String>) {
-    let mut server = Server::start_with(plan.fault);
-    let token = server.sign_in().await;
-    let proxy = Proxy::start(server.mqtt.clone()).await;
-    let mut devices = Vec::new();
-    for number in 0..plan.clients {
-        let (id, credentials) = server.add_device(&format!("truck-{number:02}"));
-        let mut file: Value = serde_json::from_slice(&std::fs::read(&credentials).unwrap()).unwrap();
-        file["mqtt"] = json!([format!("mqtt://{}", proxy.address)]);
-        std::fs::write(&credentials, file.to_string()).unwrap();
-        let stream = server.read(&token, &format!("/devices/{id}")).await["stream"]
-            .as_str()
-            .unwrap()
-            .to_owned();
-        devices.push((number, stream, credentials));
+/// What clients talk through, and what dies.
+struct Scene {
+    server: Server,
+    mosquitto: Option<Mosquitto>,
+    proxy: Proxy,
+    token: String,
+    trucks: Vec<Truck>,
+}
+
+/// A device, and its stream with the office.
+#[derive(Clone)]
+struct Truck {
+    number: usize,
+    stream: String,
+    credentials: PathBuf,
+}
+
+impl Scene {
+    async fn set(plan: Plan) -> Self {
+        let mut mosquitto = match plan.broker {
+            Broker::Embedded => None,
+            Broker::Mosquitto { .. } => Some(Mosquitto::prepare()),
+        };
+        let folder = match &mosquitto {
+            None => tempfile::tempdir().unwrap(),
+            Some(mosquitto) => mosquitto.server_folder(),
+        };
+        let server = Server::start_in(folder, plan.fault);
+        let token = server.sign_in().await;
+        let proxy = Proxy::start(server.mqtt.clone()).await;
+        let mut trucks = Vec::new();
+        for number in 0..plan.clients {
+            let (id, credentials) = server.add_device(&format!("truck-{number:02}"));
+            if let Some(mosquitto) = &mosquitto {
+                mosquitto.add_device(&credentials);
+            }
+            let mut file: Value = serde_json::from_slice(&std::fs::read(&credentials).unwrap()).unwrap();
+            file["mqtt"] = json!([format!("mqtt://{}", proxy.address)]);
+            std::fs::write(&credentials, file.to_string()).unwrap();
+            let stream = server.read(&token, &format!("/devices/{id}")).await["stream"]
+                .as_str()
+                .unwrap()
+                .to_owned();
+            trucks.push(Truck {
+                number,
+                stream,
+                credentials,
+            });
+        }
+        // Now that it can be told of them.
+        if let Some(mosquitto) = &mut mosquitto {
+            mosquitto.start();
+        }
+        Self {
+            server,
+            mosquitto,
+            proxy,
+            token,
+            trucks,
+        }
     }
+
+    /// Kills and starts again, spread over the exchange: each time after another share of what is to be said was said.
+    async fn kill_through(&mut self, plan: Plan, done: &AtomicUsize, counts: &mut Counts) {
+        let all = 2 * plan.clients * plan.messages;
+        let mut random = Random(0xdead);
+        let kills = plan.kills(&mut random);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(300);
+        for (kill, what) in (1..).zip(&kills) {
+            let share = all * kill / (kills.len() + 1);
+            while done.load(Ordering::Relaxed) < share {
+                assert!(
+                    tokio::time::Instant::now() < deadline,
+                    "the exchange is stuck at {done:?} of {all}"
+                );
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(random.below(80))).await;
+            // Every other time it dies with acknowledgements that were given and nobody has heard.
+            self.proxy.hold(kill.is_multiple_of(2));
+            tokio::time::sleep(Duration::from_millis(random.below(80))).await;
+            match what {
+                Kill::Server => {
+                    tokio::task::block_in_place(|| self.server.kill());
+                    self.proxy.hold(false);
+                    tokio::task::block_in_place(|| self.server.restart());
+                    counts.server_kills += 1;
+                }
+                Kill::Mosquitto => {
+                    let mosquitto = self.mosquitto.as_mut().expect("the plan has one");
+                    mosquitto.kill();
+                    self.proxy.hold(false);
+                    tokio::time::sleep(Duration::from_millis(random.below(400))).await;
+                    tokio::task::block_in_place(|| mosquitto.start());
+                    counts.mosquitto_kills += 1;
+                }
+            }
+        }
+    }
+}
+
+async fn exchange(plan: Plan) -> (Counts, Vec<String>) {
+    let mut scene = Scene::set(plan).await;
     let done = Arc::new(AtomicUsize::new(0));
     let mut drivers = Vec::new();
     let mut offices = Vec::new();
-    for (number, stream, credentials) in devices.clone() {
-        drivers.push(tokio::spawn(drive(number, credentials, plan, done.clone())));
-        let url = server.url(&format!("/streams/{stream}/entries"));
+    for truck in scene.trucks.clone() {
+        let url = scene.server.url(&format!("/streams/{}/entries", truck.stream));
+        drivers.push(tokio::spawn(drive(
+            truck.number,
+            truck.credentials,
+            plan,
+            done.clone(),
+        )));
         offices.push(tokio::spawn(dispatch(
-            number,
+            truck.number,
             url,
-            token.clone(),
+            scene.token.clone(),
             plan,
             done.clone(),
         )));
     }
-
-    // The kills, spread over the exchange: each after its share of the messages has been said.
-    let all = 2 * plan.clients * plan.messages;
-    let mut random = Random(0xdead);
     let mut counts = Counts::default();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(300);
-    for kill in 1..=plan.server_kills {
-        let share = all * kill / (plan.server_kills + 1);
-        while done.load(Ordering::Relaxed) < share {
-            assert!(
-                tokio::time::Instant::now() < deadline,
-                "the exchange is stuck at {done:?} of {all}"
-            );
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        tokio::time::sleep(Duration::from_millis(random.below(80))).await;
-        // Every other time the server dies with acknowledgements that it has given and nobody has heard.
-        proxy.hold(kill.is_multiple_of(2));
-        tokio::time::sleep(Duration::from_millis(random.below(80))).await;
-        tokio::task::block_in_place(|| server.kill());
-        proxy.hold(false);
-        tokio::task::block_in_place(|| server.restart());
-        counts.server_kills += 1;
-    }
+    scene.kill_through(plan, &done, &mut counts).await;
     let mut posted = BTreeMap::new();
-    for (office, (number, ..)) in offices.into_iter().zip(&devices) {
-        posted.insert(*number, office.await.unwrap());
+    for (office, truck) in offices.into_iter().zip(&scene.trucks) {
+        posted.insert(truck.number, office.await.unwrap());
     }
     let mut said = BTreeMap::new();
-    for (driver, (number, ..)) in drivers.into_iter().zip(&devices) {
+    for (driver, truck) in drivers.into_iter().zip(&scene.trucks) {
         let driver = driver.await.unwrap();
         counts.client_kills += plan.client_kills;
-        said.insert(*number, driver);
+        said.insert(truck.number, driver);
     }
 
     // What became of it.
     let mut broken = Vec::new();
-    for (number, stream, credentials) in &devices {
-        let history = entries(&server, &token, stream).await;
+    for Truck {
+        number,
+        stream,
+        credentials,
+    } in &scene.trucks
+    {
+        let history = entries(&scene.server, &scene.token, stream).await;
         let driver = &said[number];
         let texts: Vec<&str> = history
             .iter()
