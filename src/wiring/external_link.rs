@@ -28,6 +28,8 @@ const MESSAGE_BYTES_MIN: usize = 128;
 const FROM_BROKER_MAX: usize = 128;
 /// Messages of QoS 1 that the broker has not acknowledged; fewer where it asks for fewer.
 const INFLIGHT_MAX: u16 = 256;
+/// What a PUBLISH without properties has beside its topic and payload.
+const HEADER_BYTES_MAX: usize = 16;
 /// Requests between the queue above and the event loop.
 const REQUESTS_MAX: usize = 16;
 /// Silence after which the broker is asked for a sign of life; without one for as long again the connection is over.
@@ -284,12 +286,12 @@ async fn connection(keeper: &Arc<Keeper>, version: Version, standing: &watch::Se
 
 async fn run(keeper: Arc<Keeper>, version: Version, standing: watch::Sender<Standing>) -> Ended {
     let (client, mut events) = keeper.client(version);
-    if let Err(ended) = tokio::time::timeout(OPEN_MAX, subscribe(&keeper, &client, &mut events))
-        .await
-        .unwrap_or_else(|_| Err(Ended::Lost("it does not answer".to_owned())))
-    {
-        return ended;
-    }
+    let subscribed = tokio::time::timeout(OPEN_MAX, subscribe(&keeper, &client, &mut events)).await;
+    let taken_bytes_max = match subscribed {
+        Ok(Ok(taken_bytes_max)) => taken_bytes_max,
+        Ok(Err(ended)) => return ended,
+        Err(_) => return Ended::Lost("it does not answer".to_owned()),
+    };
     // First the queue: what the bridge publishes because the link stands must find it.
     let mut queue = keeper.to_broker.open();
     if keeper.to_bridge.send(LinkEvent::Opened).await.is_err() {
@@ -301,17 +303,22 @@ async fn run(keeper: Arc<Keeper>, version: Version, standing: watch::Sender<Stan
     // Two futures of one task: the client may wait for the event loop, never the event loop for the client.
     tokio::select! {
         ended = receive(&keeper, &mut events) => ended,
-        ended = send(&client, &mut queue.messages) => ended,
+        ended = send(&client, &mut queue.messages, taken_bytes_max) => ended,
     }
 }
 
-/// Connects and subscribes; messages that come with the answer are passed on before it.
-async fn subscribe(keeper: &Keeper, client: &Client, events: &mut Events) -> Result<(), Ended> {
-    while !matches!(events.next().await?, Happened::Connected) {}
+/// Connects and subscribes, and gives the size of the largest packet that the broker takes; messages that come with its
+/// answer are passed on before.
+async fn subscribe(keeper: &Keeper, client: &Client, events: &mut Events) -> Result<usize, Ended> {
+    let taken_bytes_max = loop {
+        if let Happened::Connected { taken_bytes_max } = events.next().await? {
+            break taken_bytes_max;
+        }
+    };
     client.subscribe(&keeper.filters)?;
     loop {
         match events.next().await.map_err(Ended::in_known_version)? {
-            Happened::Connected | Happened::Nothing | Happened::NotTaken => {}
+            Happened::Connected { .. } | Happened::Nothing | Happened::NotTaken => {}
             Happened::Subscribed(granted) => {
                 let refused = keeper
                     .filters
@@ -322,7 +329,7 @@ async fn subscribe(keeper: &Keeper, client: &Client, events: &mut Events) -> Res
                     .map(|(filter, _)| filter.as_str())
                     .collect();
                 if refused.is_empty() {
-                    return Ok(());
+                    return Ok(taken_bytes_max);
                 }
                 return Err(Ended::Lost(format!(
                     "it does not let this server subscribe {}; give its user the right to",
@@ -349,7 +356,7 @@ async fn receive(keeper: &Keeper, events: &mut Events) -> Ended {
                 }
                 Ok(())
             }
-            Ok(Happened::Connected | Happened::Subscribed(_) | Happened::Nothing) => Ok(()),
+            Ok(Happened::Connected { .. } | Happened::Subscribed(_) | Happened::Nothing) => Ok(()),
             Err(ended) => Err(ended),
         };
         if let Err(ended) = passed_on {
@@ -358,8 +365,24 @@ async fn receive(keeper: &Keeper, events: &mut Events) -> Ended {
     }
 }
 
-async fn send(client: &Client, queue: &mut mpsc::UnboundedReceiver<Outgoing>) -> Ended {
+async fn send(
+    client: &Client,
+    queue: &mut mpsc::UnboundedReceiver<Outgoing>,
+    taken_bytes_max: usize,
+) -> Ended {
+    let mut warned = false;
     while let Some(message) = queue.recv().await {
+        if message.topic.len() + message.payload.len() + HEADER_BYTES_MAX > taken_bytes_max {
+            // Sent, it would end the connection, and repeated the next one.
+            dropped("too_large", 1);
+            if !std::mem::replace(&mut warned, true) {
+                tracing::error!(
+                    "the broker takes packets of {taken_bytes_max} bytes and this server has larger ones; let it take those of a \
+                     frame of 65,536 bytes"
+                );
+            }
+            continue;
+        }
         if let Err(ended) = client.publish(message).await {
             return ended;
         }
@@ -376,7 +399,10 @@ struct Incoming {
 
 /// What a connection told.
 enum Happened {
-    Connected,
+    Connected {
+        /// The largest packet that the broker takes.
+        taken_bytes_max: usize,
+    },
     /// For each filter, whether it was granted.
     Subscribed(Vec<bool>),
     Message(Incoming),
@@ -555,7 +581,12 @@ fn happened_v5(packet: v5_packets::Packet) -> Happened {
         {
             Happened::NotTaken
         }
-        Packet::ConnAck(_) => Happened::Connected,
+        Packet::ConnAck(answer) => Happened::Connected {
+            taken_bytes_max: answer
+                .properties
+                .and_then(|properties| usize::try_from(properties.max_packet_size?).ok())
+                .unwrap_or(usize::MAX),
+        },
         Packet::SubAck(answer) => Happened::Subscribed(
             answer
                 .return_codes
@@ -575,7 +606,9 @@ fn happened_v5(packet: v5_packets::Packet) -> Happened {
 fn happened_v311(packet: rumqttc::Packet) -> Happened {
     use rumqttc::{Packet, SubscribeReasonCode};
     match packet {
-        Packet::ConnAck(_) => Happened::Connected,
+        Packet::ConnAck(_) => Happened::Connected {
+            taken_bytes_max: usize::MAX,
+        },
         Packet::SubAck(answer) => Happened::Subscribed(
             answer
                 .return_codes
@@ -640,5 +673,159 @@ impl Pause {
             Err(_) => u32::MAX,
         };
         bound.mul_f64(f64::from(share) / f64::from(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// A broker of 3.1.1 that a test writes byte by byte.
+    async fn broker() -> (TcpListener, ExternalLink) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let broker = ExternalBroker {
+            host: address.ip().to_string(),
+            port: address.port(),
+            login: None,
+        };
+        let (link, _) = ExternalLink::open(broker, &TopicPrefix::default(), 262_144).unwrap();
+        (listener, link)
+    }
+
+    /// The next packet: its first byte, and what follows its length of one byte.
+    async fn packet(socket: &mut TcpStream) -> (u8, Vec<u8>) {
+        let first = socket.read_u8().await.unwrap();
+        let length = socket.read_u8().await.unwrap();
+        let mut rest = vec![0; length.into()];
+        socket.read_exact(&mut rest).await.unwrap();
+        (first, rest)
+    }
+
+    /// Answers as a broker that does not know MQTT 5, then opens the link in 3.1.1.
+    async fn open(listener: &TcpListener) -> TcpStream {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let (_, connect) = packet(&mut socket).await;
+        assert_eq!(connect[..7], *b"\0\x04MQTT\x05");
+        // [MQTT-3.1.2-2] of 3.1.1: unacceptable protocol version.
+        socket.write_all(&[0x20, 2, 0, 1]).await.unwrap();
+        drop(socket);
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let (_, connect) = packet(&mut socket).await;
+        assert_eq!(connect[..7], *b"\0\x04MQTT\x04");
+        socket.write_all(&[0x20, 2, 0, 0]).await.unwrap();
+        let (first, subscribe) = packet(&mut socket).await;
+        assert_eq!(first, 0x82);
+        assert_eq!(
+            subscribe[2..],
+            *b"\0\x03u/+\x01\0\x03p/+\x01\0\x0fowntracks/+/+/#\x01"
+        );
+        let granted = [0x90, 5, subscribe[0], subscribe[1], 1, 1, 1];
+        socket.write_all(&granted).await.unwrap();
+        socket
+    }
+
+    /// A PUBLISH of QoS 0.
+    fn publish(topic: &str, payload: &str, retained: bool) -> Vec<u8> {
+        let mut packet = vec![0x30 | u8::from(retained)];
+        packet.push(u8::try_from(2 + topic.len() + payload.len()).unwrap());
+        packet.extend([0, u8::try_from(topic.len()).unwrap()]);
+        packet.extend(topic.bytes().chain(payload.bytes()));
+        packet
+    }
+
+    /// The next event, asked for again and again: what is dropped before it is ready takes nothing with it.
+    async fn next(link: &mut ExternalLink) -> LinkEvent {
+        loop {
+            tokio::select! {
+                biased;
+                event = link.next() => return event,
+                () = tokio::task::yield_now() => {}
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_broker_without_mqtt_5_is_spoken_to_in_3_1_1_and_each_time_subscribed_again() {
+        let (listener, mut link) = broker().await;
+        for _ in 0..2 {
+            let mut socket = open(&listener).await;
+            assert_eq!(next(&mut link).await, LinkEvent::Opened);
+            link.publish("d/7c".to_owned(), Bytes::from_static(b"down"), Retain::No);
+            link.publish("t/en".to_owned(), Bytes::from_static(b"kept"), Retain::Yes);
+            assert_eq!(
+                packet(&mut socket).await,
+                (0x32, b"\0\x04d/7c\0\x02down".to_vec())
+            );
+            assert_eq!(
+                packet(&mut socket).await,
+                (0x33, b"\0\x04t/en\0\x03kept".to_vec())
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bridge_that_is_slow_loses_nothing_that_devices_say() {
+        let (listener, mut link) = broker().await;
+        let mut socket = open(&listener).await;
+        const MESSAGES: usize = 20 * FROM_BROKER_MAX;
+        let saying = tokio::spawn(async move {
+            // What a broker kept on a device's topic is not said by anybody now.
+            socket.write_all(&publish("u/7c", "old", true)).await.unwrap();
+            for number in 0..MESSAGES {
+                let said = publish("u/7c", &number.to_string(), false);
+                socket.write_all(&said).await.unwrap();
+            }
+            socket.write_all(&publish("p/7c", "kept", true)).await.unwrap();
+            socket
+        });
+        assert_eq!(next(&mut link).await, LinkEvent::Opened);
+        let message = |topic: &str, payload: String, retained| LinkEvent::Message {
+            topic: topic.to_owned(),
+            payload: payload.into(),
+            retained,
+        };
+        for number in 0..MESSAGES {
+            assert_eq!(next(&mut link).await, message("u/7c", number.to_string(), false));
+        }
+        assert_eq!(next(&mut link).await, message("p/7c", "kept".to_owned(), true));
+        saying.await.unwrap();
+    }
+
+    #[test]
+    fn what_no_connection_takes_is_dropped_and_never_waited_for() {
+        let to_broker = ToBroker::default();
+        let offer = || to_broker.offer("d/7c".to_owned(), Bytes::from_static(&[0; 65_536]), Retain::No);
+        assert_eq!(offer(), Err("down"));
+        let mut queue = to_broker.open();
+        let mut taken = 0;
+        while offer().is_ok() {
+            taken += 1;
+        }
+        assert_eq!(offer(), Err("full"));
+        let bytes = TO_BROKER_BYTES_MAX as usize;
+        assert!((bytes - 70_000..=bytes).contains(&(taken * (65_536 + 4 + MESSAGE_BYTES_MIN))));
+        // What has left makes room for one more.
+        drop(queue.messages.try_recv().unwrap());
+        assert_eq!(offer(), Ok(()));
+        // So does the end of a connection, for the next.
+        drop(queue);
+        assert_eq!(offer(), Err("down"));
+        let _queue = to_broker.open();
+        assert_eq!((0..taken).map(|_| offer()).find(Result::is_err), None);
+    }
+
+    #[test]
+    fn pauses_grow_to_their_bound_until_a_link_has_stood() {
+        let mut pause = Pause::default();
+        for doubled in [1, 2, 4, 8, 16, 32, 60, 60] {
+            let bound = Duration::from_millis(500) * doubled;
+            assert!(pause.after(Duration::ZERO) <= bound, "{doubled}");
+            assert_eq!(pause.bound, (bound * 2).min(PAUSE_MAX));
+        }
+        assert!(pause.after(PAUSE_MAX * 2) <= PAUSE_MIN);
+        assert_eq!(pause.bound, PAUSE_MIN * 2);
     }
 }
