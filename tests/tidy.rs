@@ -38,7 +38,7 @@ const ARROWS: &[Arrows] = &[
     },
     Arrows {
         package: "waypost-fuzz",
-        uses: &["waypost-broker"],
+        uses: &["waypost-broker", "waypost-dispatch-api", "waypost-proto"],
         tests_use: &[],
     },
     Arrows {

@@ -12,6 +12,8 @@
 mod cumulative;
 mod down;
 mod fix;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzzing;
 mod ids;
 mod session;
 mod template;
@@ -30,6 +32,8 @@ pub mod wire {
 pub use cumulative::{Cumulative, MalformedRanges};
 pub use down::{Author, EntryBody, MembershipChange, ReceivedEntry};
 pub use fix::{BadFix, Fix, Motion, TRACK_FIXES_MAX, TrackKind, track_from_wire, track_to_wire};
+#[cfg(feature = "fuzzing")]
+pub use fuzzing::fuzz_frame;
 pub use ids::{
     DeviceId, Epoch, Generation, GroupId, Incarnation, InvalidId, OpNumber, PersonId, Seq, SessionTag,
     StreamId,
