@@ -4,6 +4,7 @@
 //! made of the device and the time of the fix.
 
 use crate::entries::EntryJson;
+use crate::language::Language;
 use crate::members::{MemberJson, Names};
 use crate::positions::PositionJson;
 use crate::receipts::MomentJson;
@@ -135,6 +136,8 @@ enum DataJson {
         stream: String,
         seq: u64,
         member: MemberJson,
+        /// That of the answer: another where a broadcast was answered.
+        answer_stream: String,
         answer_seq: u64,
     },
     Device {
@@ -149,9 +152,13 @@ enum DataJson {
 }
 
 impl<'a> CloudEventJson<'a> {
-    /// An event of the log; `None` for an entry that is there no more.
-    pub(crate) async fn of_event(state: &'a ApiState, event: &Event) -> Result<Option<Self>, BridgeError> {
-        let mut names = Names::new(state.bridge());
+    /// An event of the log, for a reader of this language; `None` for an entry that is there no more.
+    pub(crate) async fn of_event(
+        state: &'a ApiState,
+        event: &Event,
+        language: &Language,
+    ) -> Result<Option<Self>, BridgeError> {
+        let mut names = Names::in_language(state.bridge(), language);
         let about_device = |device: &DeviceId| format!("device/{device}");
         let (subject, data) = match &event.kind {
             EventKind::EntryAccepted { stream, seq } => {
@@ -182,12 +189,14 @@ impl<'a> CloudEventJson<'a> {
                 stream,
                 seq,
                 member,
+                answer_stream,
                 answer,
             } => {
                 let data = DataJson::Acted {
                     stream: stream.to_string(),
                     seq: seq.number(),
                     member: names.member(*member).await?,
+                    answer_stream: answer_stream.to_string(),
                     answer_seq: answer.number(),
                 };
                 (format!("stream/{stream}/{seq}"), data)

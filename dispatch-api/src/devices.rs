@@ -3,11 +3,11 @@
 use crate::access::ActingBridge;
 use crate::credentials::CredentialsFile;
 use crate::idempotency::IdempotencyKey;
-use crate::json::{JsonBody, Object, present};
+use crate::json::{IdJson, JsonBody, Object, ids, present};
 use crate::openapi::Document;
 use crate::page::PageJson;
 use crate::positions::PositionJson;
-use crate::problem::Problem;
+use crate::problem::{FieldProblem, Problem};
 use crate::query::{Id, LIMIT_DEFAULT, NoQuery, Query};
 use crate::secret::Secret;
 use crate::state::ApiState;
@@ -19,14 +19,16 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use waypost_bridge::device::{DeviceId, DevicePatch, DeviceView, Driver, NewDevice, Presence};
+use waypost_bridge::group::GroupId;
+use waypost_bridge::{Bridge, BridgeError};
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DeviceJson {
     id: String,
     name: String,
     driver: Option<DriverJson>,
-    #[schema(value_type = Vec<String>)]
-    groups: [String; 0],
+    /// Ids of its groups.
+    groups: Vec<String>,
     labels: Vec<String>,
     presence: PresenceJson,
     position: Option<PositionJson>,
@@ -67,7 +69,7 @@ impl From<DeviceView> for DeviceJson {
             id: device.id.to_string(),
             name: device.name,
             driver: device.driver.map(Into::into),
-            groups: [],
+            groups: view.groups.iter().map(GroupId::to_string).collect(),
             labels: device.labels,
             presence: view.presence.into(),
             position: view.position.as_ref().map(Into::into),
@@ -117,6 +119,10 @@ pub(crate) struct NewDeviceJson {
     name: String,
     #[schema(value_type = Option<DriverJson>)]
     driver: Option<Object<DriverJson>>,
+    /// Ids of the groups that it joins.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    groups: Vec<IdJson<GroupId>>,
     #[serde(default)]
     labels: Vec<String>,
 }
@@ -137,6 +143,10 @@ pub(crate) struct DevicePatchJson {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<DriverJson>)]
     driver: Option<Option<Object<DriverJson>>>,
+    /// Ids of its groups: it leaves those that are missing, and joins those that are new.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Vec<String>>, nullable = false)]
+    groups: Option<Vec<IdJson<GroupId>>>,
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     labels: Option<Vec<String>>,
@@ -194,7 +204,13 @@ pub(crate) async fn create(
     body: JsonBody<NewDeviceJson>,
 ) -> Result<impl IntoResponse, Problem> {
     let once = key.once(&body.bytes);
-    let NewDeviceJson { name, driver, labels } = body.value;
+    let NewDeviceJson {
+        name,
+        driver,
+        groups,
+        labels,
+    } = body.value;
+    let groups = known_groups(&bridge, groups).await?;
     let secret = Secret::draw();
     let new = NewDevice {
         name,
@@ -202,7 +218,11 @@ pub(crate) async fn create(
         labels,
         secret_hash: secret.sha256(),
     };
-    let view = bridge.add_device(new, once).await?;
+    let mut view = bridge.add_device(new, once).await?;
+    if !groups.is_empty() {
+        bridge.set_device_groups(view.device.id, groups).await?;
+        view = bridge.device(view.device.id).await?;
+    }
     let location = format!("/api/v1/devices/{}", view.device.id);
     let credentials = CredentialsFile::new(&state, &view.device, &secret);
     let enrolled = EnrolledJson {
@@ -232,10 +252,43 @@ pub(crate) async fn update(
     _: NoQuery,
     body: JsonBody<DevicePatchJson>,
 ) -> Result<impl IntoResponse, Problem> {
-    let DevicePatchJson { name, driver, labels } = body.value;
+    let DevicePatchJson {
+        name,
+        driver,
+        groups,
+        labels,
+    } = body.value;
+    let groups = match groups {
+        Some(groups) => Some(known_groups(&bridge, groups).await?),
+        None => None,
+    };
     let driver = driver.map(|driver| driver.map(|Object(driver)| driver.into()));
     let patch = DevicePatch { name, driver, labels };
-    Ok(Json(DeviceJson::from(bridge.update_device(id, patch).await?)))
+    let mut view = bridge.update_device(id, patch).await?;
+    if let Some(groups) = groups {
+        bridge.set_device_groups(id, groups).await?;
+        view = bridge.device(id).await?;
+    }
+    Ok(Json(DeviceJson::from(view)))
+}
+
+/// The groups that are named. They are looked at before anything is done: what a device is and which groups it is in are
+/// changed one after the other.
+async fn known_groups(bridge: &Bridge, groups: Vec<IdJson<GroupId>>) -> Result<Vec<GroupId>, Problem> {
+    let groups = ids(groups);
+    for (place, id) in groups.iter().enumerate() {
+        match bridge.group(*id).await {
+            Ok(_) => {}
+            Err(BridgeError::NotFound(_)) => {
+                return Err(Problem::fields(vec![FieldProblem {
+                    pointer: format!("/groups/{place}"),
+                    detail: format!("there is no group {id}"),
+                }]));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(groups)
 }
 
 /// `DELETE /devices/{id}`: its session ends, its history stays.

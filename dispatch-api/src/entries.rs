@@ -4,9 +4,11 @@
 //! the list goes on in the direction in which it was read: towards older ones, or with `after` towards newer ones.
 
 use crate::access::{ActingBridge, Named};
+use crate::bodies::{BodyJson, NewBodyJson};
 use crate::cursor::CursorJson;
 use crate::idempotency::IdempotencyKey;
 use crate::json::{JsonBody, Object};
+use crate::language::Language;
 use crate::members::{MemberJson, Names};
 use crate::openapi::Document;
 use crate::page::PageJson;
@@ -24,7 +26,7 @@ use serde_json::json;
 use std::str::FromStr;
 use utoipa::ToSchema;
 use waypost_bridge::BridgeError;
-use waypost_bridge::entry::{Entry, EntryBody, NewEntry, Page};
+use waypost_bridge::entry::{Entry, NewEntry, Page};
 use waypost_bridge::stream::{Seq, StreamId};
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -39,43 +41,18 @@ pub(crate) struct EntryJson {
     server_at: Timestamp,
     urgent: bool,
     expires_at: Option<Timestamp>,
+    /// The number of the entry that it answers.
     reply_to: Option<u64>,
+    /// The stream of that entry where it is another: the answer to a broadcast stands in the driver's own conversation.
+    reply_to_stream: Option<String>,
     body: BodyJson,
-}
-
-/// What an entry says.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct BodyJson {
-    kind: BodyKind,
-    /// At most 4,096 bytes.
-    #[schema(min_length = 1, max_length = 4096, example = "Where are you?")]
-    text: String,
-}
-
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase", try_from = "String")]
-enum BodyKind {
-    Text,
-}
-
-impl TryFrom<String> for BodyKind {
-    type Error = &'static str;
-
-    fn try_from(kind: String) -> Result<Self, Self::Error> {
-        if kind == "text" {
-            Ok(Self::Text)
-        } else {
-            Err("must be \"text\"")
-        }
-    }
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewEntryJson {
-    #[schema(value_type = BodyJson)]
-    body: Object<BodyJson>,
+    #[schema(value_type = NewBodyJson)]
+    body: Object<NewBodyJson>,
     #[serde(default)]
     urgent: bool,
     expires_at: Option<Timestamp>,
@@ -110,21 +87,9 @@ impl EntryJson {
             urgent: entry.urgent,
             expires_at: entry.expires_ms.map(Timestamp),
             reply_to: entry.reply_to.map(Seq::number),
-            body: match entry.body {
-                EntryBody::Text(text) => BodyJson {
-                    kind: BodyKind::Text,
-                    text,
-                },
-            },
+            reply_to_stream: entry.reply_stream.map(|stream| stream.to_string()),
+            body: BodyJson::new(entry.body, names).await?,
         })
-    }
-}
-
-impl From<BodyJson> for EntryBody {
-    fn from(BodyJson { kind, text }: BodyJson) -> Self {
-        match kind {
-            BodyKind::Text => Self::Text(text),
-        }
     }
 }
 
@@ -169,9 +134,11 @@ pub(crate) fn describe(document: &mut Document) {
             json!({ "type": "string", "pattern": "^(before|after)-[0-9]{1,19}$" }),
             "The `next` of the part before.",
         )
+        .takes_language()
         .answers_page::<EntryJson>("Entries, ascending by number.");
     document
         .post("/api/v1/streams/{id}/entries", "Write an entry")
+        .takes_language()
         .takes::<NewEntryJson>()
         .answers::<EntryJson>(201, "The entry as it is on disk.")
         .problems(&[507]);
@@ -194,6 +161,7 @@ pub(crate) fn describe(document: &mut Document) {
 pub(crate) async fn list(
     State(state): State<ApiState>,
     Id(stream): Id<StreamId>,
+    language: Language,
     mut query: Query,
 ) -> Result<impl IntoResponse, Problem> {
     let limit = query.limit().unwrap_or(LIMIT_DEFAULT);
@@ -212,7 +180,7 @@ pub(crate) async fn list(
             entries.first().map(|first| format!("before-{}", first.seq))
         }
     };
-    let mut names = Names::new(state.bridge());
+    let mut names = Names::in_language(state.bridge(), &language);
     let mut items = Vec::with_capacity(entries.len());
     for entry in entries {
         items.push(EntryJson::new(entry, &mut names).await?);
@@ -239,10 +207,10 @@ fn asked_page(query: &mut Query) -> Page {
 
 /// `POST /streams/{id}/entries`: answers once the entry is on disk.
 pub(crate) async fn create(
-    State(state): State<ApiState>,
     ActingBridge(bridge): ActingBridge,
     Named(author): Named,
     Id(stream): Id<StreamId>,
+    language: Language,
     _: NoQuery,
     key: IdempotencyKey,
     body: JsonBody<NewEntryJson>,
@@ -257,13 +225,13 @@ pub(crate) async fn create(
     let new = NewEntry {
         author,
         stream,
-        body: body.0.into(),
+        body: body.0.into_new_body()?,
         urgent,
         expires_ms: expires_at.map(|at| at.0),
         reply_to: reply_to.map(|reply_to| reply_to.0),
         once,
     };
     let entry = bridge.post_entry(new).await?;
-    let entry = EntryJson::new(entry, &mut Names::new(state.bridge())).await?;
+    let entry = EntryJson::new(entry, &mut Names::in_language(&bridge, &language)).await?;
     Ok((StatusCode::CREATED, Json(entry)))
 }

@@ -15,6 +15,7 @@ pub(crate) mod poll;
 
 use crate::access::Caller;
 use crate::cloud_event::{CloudEventJson, EventType};
+use crate::language::Language;
 use crate::openapi::Document;
 use crate::positions::all_devices;
 use crate::problem::{Problem, ProblemType};
@@ -52,6 +53,7 @@ const WAITING_EVENTS_MAX: usize = 1_024;
 pub(crate) async fn follow(
     State(state): State<ApiState>,
     caller: Caller,
+    language: Language,
     mut query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -59,7 +61,7 @@ pub(crate) async fn follow(
     let after = asked_cursor(&mut query, &headers)?;
     query.finish()?;
 
-    let follower = Follower::new(&state, types, after).await?;
+    let follower = Follower::new(&state, types, language, after).await?;
     let mut keep_alive = tokio::time::interval_at(tokio::time::Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let shutdown = state.shared.shutdown.clone();
@@ -108,6 +110,7 @@ pub(crate) fn describe(document: &mut Document) {
             json!({ "type": "integer", "minimum": 0, "maximum": poll::WAIT_S_MAX }),
             "Seconds to wait where nothing has happened yet.",
         )
+        .takes_language()
         .answers::<poll::EventsJson<'static>>(200, "Events, oldest first, and where to go on.")
         .problems(&[410]);
     document
@@ -119,6 +122,7 @@ pub(crate) fn describe(document: &mut Document) {
             "The cursor to go on from; empty for the beginning, left out for the present.",
         )
         .takes_parameter("types", types(), named)
+        .takes_language()
         .answers_with(200, "Each `data` is a CloudEvent.", "text/event-stream", types())
         .problems(&[410]);
 }
@@ -268,6 +272,8 @@ impl Told<'_> {
 struct Follower {
     live: broadcast::Receiver<LiveEvent>,
     types: BTreeSet<EventType>,
+    /// Of whoever reads.
+    language: Language,
     /// The last event that the client has, or did not want.
     cursor: EventCursor,
     source: Source,
@@ -285,6 +291,7 @@ impl Follower {
     async fn new(
         state: &ApiState,
         types: BTreeSet<EventType>,
+        language: Language,
         after: Option<EventCursor>,
     ) -> Result<Self, Problem> {
         // Before the log is looked at, or what happens between would be missed.
@@ -299,6 +306,7 @@ impl Follower {
         Ok(Self {
             live,
             types,
+            language,
             cursor,
             source: if cursor == last { Source::Live } else { Source::Log },
             waiting: VecDeque::new(),
@@ -357,7 +365,7 @@ impl Follower {
             return Ok(None);
         }
         let cursor = Some(event.cursor);
-        let found = CloudEventJson::of_event(state, event).await?;
+        let found = CloudEventJson::of_event(state, event, &self.language).await?;
         Ok(found.map(|event| Told { cursor, event }))
     }
 

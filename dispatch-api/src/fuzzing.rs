@@ -19,15 +19,18 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use tower::ServiceExt;
 use waypost_bridge::device::{DeviceId, NewDevice};
+use waypost_bridge::group::{History, NewGroup};
 use waypost_bridge::key::NewKey;
 use waypost_bridge::link::{BrokerLink, LinkEvent, Retain, Subscriptions};
 use waypost_bridge::person::{NewPerson, Role};
 use waypost_bridge::store::MemoryStore;
+use waypost_bridge::template::{NewTemplate, Slot, SlotKind};
 use waypost_bridge::{Bridge, BridgeOptions};
 
 const SERVER_TOKEN: &str = "the server's";
 const KEY_TOKEN: &str = "a key's";
 const DEVICE_SECRET: &str = "a device's";
+const TEMPLATE: &str = "late";
 /// How much may be made before everything begins anew, so that memory has a bound.
 const MADE_MAX: u32 = 1_000;
 
@@ -86,7 +89,8 @@ impl Bodies {
                         format!("Basic {}", BASE64_STANDARD.encode(format!("1:{DEVICE_SECRET}")))
                     }
                 };
-                (route.method, route.path.replace("{id}", id), authorization)
+                let path = route.path.replace("{id}", id).replace("{key}", TEMPLATE);
+                (route.method, path, authorization)
             })
             .collect();
         Self {
@@ -167,7 +171,22 @@ async fn world() -> Router {
         labels: Vec::new(),
         secret_hash: sha256(DEVICE_SECRET.as_bytes()),
     };
-    bridge.add_device(device, None).await.expect("a device");
+    let device = bridge.add_device(device, None).await.expect("a device").device;
+    let group = NewGroup {
+        name: "North".to_owned(),
+        devices: vec![device.id],
+        history: History::SinceJoining,
+    };
+    bridge.add_group(group, None).await.expect("a group");
+    let template = NewTemplate {
+        key: TEMPLATE.to_owned(),
+        text: [("en".to_owned(), "Running late {minutes} min".to_owned())].into(),
+        slots: vec![Slot {
+            name: "minutes".to_owned(),
+            kind: SlotKind::Number,
+        }],
+    };
+    bridge.put_template(template).await.expect("a template");
     let state = ApiState::builder(bridge, "waypost.test").server_token_hash(sha256(SERVER_TOKEN.as_bytes()));
     router(state.build().expect("a state"))
 }

@@ -6,30 +6,33 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_path_to_error::Segment;
-use std::fmt;
+use std::fmt::{self, Display};
 use std::marker::PhantomData;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// The largest body of a request, in bytes; a larger one is answered 413.
 pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
+/// The same for a body that names devices: 10,000 of the longest ids fit.
+pub(crate) const IDS_BYTES_MAX: usize = 128 * 1024;
 /// How long a client may take to send a body; then it is answered 408.
 const BODY_READ_MAX: Duration = Duration::from_secs(30);
 
-/// A body that is JSON and says a `T`.
+/// A body that is JSON, of at most `BYTES_MAX` bytes, and says a `T`.
 #[derive(Debug)]
-pub(crate) struct JsonBody<T> {
+pub(crate) struct JsonBody<T, const BYTES_MAX: usize = BODY_BYTES_MAX> {
     pub(crate) value: T,
     /// As it arrived.
     pub(crate) bytes: Bytes,
 }
 
-impl<T: DeserializeOwned, S: Sync> FromRequest<S> for JsonBody<T> {
+impl<T: DeserializeOwned, S: Sync, const BYTES_MAX: usize> FromRequest<S> for JsonBody<T, BYTES_MAX> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let JsonBytes(bytes) = JsonBytes::from_request(request, state).await?;
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let bytes = declared_as_json(request, BYTES_MAX).await?;
         let value = parse(&bytes)?;
         Ok(Self { value, bytes })
     }
@@ -43,21 +46,40 @@ impl<S: Sync> FromRequest<S> for JsonBytes {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        if !is_json(request.headers()) {
-            return Err(Problem::new(
-                ProblemType::UnsupportedMediaType,
-                "Send the body as JSON, with Content-Type: application/json.",
-            ));
-        }
-        let read = tokio::time::timeout(BODY_READ_MAX, read(request.into_body())).await;
-        let bytes = read.map_err(|_| {
-            Problem::new(
-                ProblemType::TooSlow,
-                "The body did not arrive within 30 seconds. Send it again.",
-            )
-        })??;
-        Ok(Self(bytes))
+        declared_as_json(request, BODY_BYTES_MAX).await.map(Self)
     }
+}
+
+async fn declared_as_json(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
+    if !is_json(request.headers()) {
+        return Err(Problem::new(
+            ProblemType::UnsupportedMediaType,
+            "Send the body as JSON, with Content-Type: application/json.",
+        ));
+    }
+    let read = tokio::time::timeout(BODY_READ_MAX, read(request.into_body(), bytes_max)).await;
+    read.map_err(|_| {
+        Problem::new(
+            ProblemType::TooSlow,
+            "The body did not arrive within 30 seconds. Send it again.",
+        )
+    })?
+}
+
+/// An id in a body.
+#[derive(Debug)]
+pub(crate) struct IdJson<T>(pub(crate) T);
+
+impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for IdJson<T> {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(value)?;
+        text.parse().map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// The ids of a list.
+pub(crate) fn ids<T>(list: Vec<IdJson<T>>) -> Vec<T> {
+    list.into_iter().map(|IdJson(id)| id).collect()
 }
 
 /// A `T` written as an object: serde would also take an array of its fields in their order.
@@ -99,7 +121,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence == "application/json" || essence.ends_with("+json")
 }
 
-async fn read(body: Body) -> Result<Bytes, Problem> {
+async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
     let mut pieces = body.into_data_stream();
     let mut bytes = Vec::new();
     while let Some(piece) = pieces.next().await {
@@ -109,10 +131,10 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
                 "The body broke off before its end. Send it again.",
             )
         })?;
-        if bytes.len() + piece.len() > BODY_BYTES_MAX {
+        if bytes.len() + piece.len() > bytes_max {
             return Err(Problem::new(
                 ProblemType::TooLarge,
-                format!("A body has at most {BODY_BYTES_MAX} bytes."),
+                format!("A body has at most {bytes_max} bytes here."),
             ));
         }
         bytes.extend_from_slice(&piece);
@@ -155,12 +177,15 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     path.iter()
         .map(|segment| match segment {
             Segment::Seq { index } => format!("/{index}"),
-            Segment::Map { key } | Segment::Enum { variant: key } => {
-                format!("/{}", key.replace('~', "~0").replace('/', "~1"))
-            }
+            Segment::Map { key } | Segment::Enum { variant: key } => format!("/{}", escaped(key)),
             Segment::Unknown => String::new(),
         })
         .collect()
+}
+
+/// A name as it stands in a JSON pointer.
+pub(crate) fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
 }
 
 /// For fields of a PATCH: what is there, even `null`, is `Some`; what is not there is `None` by `serde(default)`.
@@ -196,7 +221,7 @@ mod tests {
     async fn refusal(body: &str) -> serde_json::Value {
         use axum::response::IntoResponse;
         let response = parse::<Outer>(body.as_bytes()).unwrap_err().into_response();
-        let bytes = read(response.into_body()).await.unwrap();
+        let bytes = read(response.into_body(), BODY_BYTES_MAX).await.unwrap();
         serde_json::from_slice(&bytes).unwrap()
     }
 

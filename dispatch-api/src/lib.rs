@@ -33,6 +33,8 @@
 
 mod access;
 mod audit;
+mod bodies;
+mod broadcasts;
 mod cloud_event;
 mod credentials;
 mod cursor;
@@ -41,11 +43,13 @@ mod entries;
 mod events;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzzing;
+mod groups;
 mod headers;
 mod health;
 mod idempotency;
 mod json;
 mod keys;
+mod language;
 mod members;
 mod mqtt_socket;
 mod observe;
@@ -66,6 +70,7 @@ mod session;
 mod sign_in_limit;
 mod state;
 mod streams;
+mod templates;
 mod timestamp;
 mod traccar;
 mod track;

@@ -1,10 +1,12 @@
 //! Who takes part: devices, people, the office as a whole, and Waypost itself, as JSON.
 
+use crate::language::Language;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
-use waypost_bridge::entry::Author;
+use waypost_bridge::entry::{Author, QuickReply};
 use waypost_bridge::stream::Member;
+use waypost_bridge::template::{FALLBACK_LOCALE, Rendered};
 use waypost_bridge::{Bridge, BridgeError};
 
 /// Somebody who takes part in a stream.
@@ -65,17 +67,28 @@ impl From<Author> for MemberIdJson {
     }
 }
 
-/// Names for one answer; each is asked for once.
+/// Names and words for one answer, in the language of its reader; each name is asked for once.
 pub(crate) struct Names<'a> {
     bridge: &'a Bridge,
+    locale: &'a str,
     known: BTreeMap<Author, Option<String>>,
 }
 
 impl<'a> Names<'a> {
+    /// For an answer in which nothing is put into words.
     pub(crate) fn new(bridge: &'a Bridge) -> Self {
         Self {
             bridge,
+            locale: FALLBACK_LOCALE,
             known: BTreeMap::new(),
+        }
+    }
+
+    /// For a reader of this language.
+    pub(crate) fn in_language(bridge: &'a Bridge, Language(locale): &'a Language) -> Self {
+        Self {
+            locale,
+            ..Self::new(bridge)
         }
     }
 
@@ -108,5 +121,10 @@ impl<'a> Names<'a> {
         let name = self.bridge.author_name(author).await?;
         self.known.insert(author, name.clone());
         Ok(name)
+    }
+
+    /// What a quick reply says; `None` for one of an unknown template.
+    pub(crate) async fn in_words(&self, reply: QuickReply) -> Result<Option<Rendered>, BridgeError> {
+        self.bridge.render(reply, self.locale.to_owned()).await
     }
 }

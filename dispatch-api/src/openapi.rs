@@ -27,6 +27,7 @@ type Resource = (&'static str, &'static str, fn(&mut Document));
 const RESOURCES: &[Resource] = &[
     ("Session", "Signing in and out.", crate::session::describe),
     ("Devices", "The drivers' units.", crate::devices::describe),
+    ("Groups", "Devices that share a channel.", crate::groups::describe),
     ("Tracks", "Where a device has been.", crate::track::describe),
     ("Positions", "Where everybody is.", crate::positions::describe),
     (
@@ -38,6 +39,16 @@ const RESOURCES: &[Resource] = &[
         "Entries",
         "What people and devices say, and how far it has come.",
         crate::entries::describe,
+    ),
+    (
+        "Templates",
+        "Quick replies, in every language that the fleet speaks.",
+        crate::templates::describe,
+    ),
+    (
+        "Broadcasts",
+        "One message to many, and who has not answered.",
+        crate::broadcasts::describe,
     ),
     (
         "Events",
@@ -286,17 +297,37 @@ impl Operation {
         self.takes_parameter("limit", schema, "How many items at most.")
     }
 
+    /// `Accept-Language`, where what quick replies say is answered.
+    pub(crate) fn takes_language(&mut self) -> &mut Self {
+        self.parameters.push(json!({
+            "name": "Accept-Language", "in": "header", "required": false,
+            "description": "The language of what quick replies say; English where it is left out, or a template does not \
+                have that one.",
+            "schema": { "type": "string" },
+        }));
+        self
+    }
+
     /// A body in JSON.
     pub(crate) fn takes<T: ToSchema>(&mut self) -> &mut Self {
+        self.takes_up_to::<T>(BODY_BYTES_MAX)
+    }
+
+    /// The same with a bound of its own, in bytes.
+    pub(crate) fn takes_up_to<T: ToSchema>(&mut self, bytes_max: usize) -> &mut Self {
         let schema = reference_to::<T>(&mut self.schemas);
-        self.takes_schema(schema)
+        self.takes_body(schema, bytes_max)
     }
 
     /// A body in JSON that no twin stands for.
     pub(crate) fn takes_schema(&mut self, schema: Value) -> &mut Self {
+        self.takes_body(schema, BODY_BYTES_MAX)
+    }
+
+    fn takes_body(&mut self, schema: Value, bytes_max: usize) -> &mut Self {
         self.body = Some(json!({
             "required": true,
-            "description": format!("At most {BODY_BYTES_MAX} bytes."),
+            "description": format!("At most {bytes_max} bytes."),
             "content": { "application/json": { "schema": schema } },
         }));
         self.problems(&[408, 413, 415, 422])

@@ -45,7 +45,7 @@ pub enum ProblemType {
     /// `/problems/cursor-lost` (410): the cursor is beyond the end of the event log, which happens after a backup was
     /// restored, or before its beginning, as old events are kept no longer; `resume_after` says where to go on.
     CursorLost,
-    /// `/problems/too-large` (413): the body is larger than 64 kB.
+    /// `/problems/too-large` (413): the body is larger than 64 kB, or 128 kB where it may name many devices.
     TooLarge,
     /// `/problems/unsupported-media-type` (415): the body is not declared as JSON.
     UnsupportedMediaType,
@@ -352,6 +352,8 @@ impl From<Made> for Problem {
             Made::Person(person) => ("person", person.to_string()),
             Made::Key(key) => ("key", key.to_string()),
             Made::Session(person) => ("session", person.to_string()),
+            Made::Group(group) => ("group", group.to_string()),
+            Made::Broadcast(stream) => ("broadcast", stream.to_string()),
         };
         let what = match made {
             Made::Credentials(_) => format!("gave the device {id} new credentials"),

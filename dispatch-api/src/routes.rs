@@ -4,8 +4,9 @@ use crate::access::{Access, Guard, guard};
 use crate::problem::{Problem, ProblemType};
 use crate::state::ApiState;
 use crate::{
-    audit, credentials, cursor, devices, entries, events, headers, health, keys, mqtt_socket, observe,
-    openapi, owntracks, people, positions, receipts, session, streams, track, web,
+    audit, broadcasts, credentials, cursor, devices, entries, events, groups, headers, health, keys,
+    mqtt_socket, observe, openapi, owntracks, people, positions, receipts, session, streams, templates,
+    track, web,
 };
 use axum::Router;
 use axum::handler::Handler;
@@ -30,7 +31,7 @@ const PEOPLE: &[Role] = &[Role::Admin, Role::Dispatcher, Role::Viewer];
 const TALKING_ROLES: &[Role] = &[Role::Admin, Role::Dispatcher, Role::Integration, Role::Bot];
 /// Who says which devices there are: an administrator, or the system that keeps the fleet.
 const FLEET_ROLES: &[Role] = &[Role::Admin, Role::Integration];
-/// Who lets others in, and sees what they did.
+/// Who lets others in, sees what they did, and says which words are on offer.
 const ADMIN: &[Role] = &[Role::Admin];
 
 /// One row: a method of a path, who may call it, and what answers.
@@ -83,12 +84,24 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new(DELETE, "/api/v1/devices/{id}",             Roles(FLEET_ROLES),    devices::revoke),
         Route::new(POST,   "/api/v1/devices/{id}/credentials", Roles(FLEET_ROLES),    credentials::rotate),
         Route::new(GET,    "/api/v1/devices/{id}/track",       Roles(EVERY_ROLE),     track::show),
+        Route::new(GET,    "/api/v1/groups",                   Roles(EVERY_ROLE),     groups::list),
+        Route::new(POST,   "/api/v1/groups",                   Roles(FLEET_ROLES),    groups::create),
+        Route::new(GET,    "/api/v1/groups/{id}",              Roles(EVERY_ROLE),     groups::show),
+        Route::new(PATCH,  "/api/v1/groups/{id}",              Roles(FLEET_ROLES),    groups::update),
+        Route::new(DELETE, "/api/v1/groups/{id}",              Roles(FLEET_ROLES),    groups::delete),
         Route::new(GET,    "/api/v1/streams",                  Roles(EVERY_ROLE),     streams::list),
         Route::new(GET,    "/api/v1/streams/{id}",             Roles(EVERY_ROLE),     streams::show),
         Route::new(GET,    "/api/v1/streams/{id}/entries",     Roles(EVERY_ROLE),     entries::list),
         Route::new(POST,   "/api/v1/streams/{id}/entries",     Named(TALKING_ROLES),  entries::create),
         Route::new(PUT,    "/api/v1/streams/{id}/cursor",      Named(TALKING_ROLES),  cursor::update),
         Route::new(GET,    "/api/v1/streams/{id}/receipts",    Roles(EVERY_ROLE),     receipts::list),
+        Route::new(GET,    "/api/v1/templates",                Roles(EVERY_ROLE),     templates::list),
+        Route::new(GET,    "/api/v1/templates/{key}",          Roles(EVERY_ROLE),     templates::show),
+        Route::new(PUT,    "/api/v1/templates/{key}",          Roles(ADMIN),          templates::put),
+        Route::new(DELETE, "/api/v1/templates/{key}",          Roles(ADMIN),          templates::delete),
+        Route::new(GET,    "/api/v1/broadcasts",               Roles(EVERY_ROLE),     broadcasts::list),
+        Route::new(POST,   "/api/v1/broadcasts",               Named(TALKING_ROLES),  broadcasts::create),
+        Route::new(GET,    "/api/v1/broadcasts/{id}",          Roles(EVERY_ROLE),     broadcasts::show),
         Route::new(GET,    "/api/v1/positions",                Roles(EVERY_ROLE),     positions::list),
         Route::new(GET,    "/api/v1/events",                   Roles(EVERY_ROLE),     events::poll::list),
         Route::new(POST,   "/api/v1/positions/owntracks",      Device,                owntracks::report),

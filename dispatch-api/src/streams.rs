@@ -17,6 +17,7 @@ use waypost_bridge::stream::{StreamId, StreamKind, StreamView};
 #[derive(Debug, Serialize, ToSchema)]
 struct StreamJson {
     id: String,
+    /// `direct`, `group` or `broadcast`.
     kind: &'static str,
     title: String,
     /// Those who take part now.
@@ -35,6 +36,8 @@ impl From<StreamView> for StreamJson {
             id: stream.id.to_string(),
             kind: match stream.kind {
                 StreamKind::Direct => "direct",
+                StreamKind::Group(_) => "group",
+                StreamKind::Broadcast => "broadcast",
             },
             members: members.map(|membership| membership.member.into()).collect(),
             title: stream.title,

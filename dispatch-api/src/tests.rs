@@ -2,9 +2,11 @@
 
 mod audit;
 mod bodies;
+mod broadcasts;
 mod conversation;
 mod devices;
 mod events;
+mod groups;
 mod idempotency;
 mod mqtt_socket;
 mod owntracks;
@@ -14,6 +16,7 @@ mod refusals;
 mod roles;
 mod sign_in;
 mod space;
+mod templates;
 
 use crate::secret::sha256;
 use crate::{ApiState, ApiStateBuilder, hash_password, router};
@@ -146,6 +149,15 @@ impl World {
         self.send(request("GET", path, token, None)).await
     }
 
+    /// The same for a reader of this language.
+    async fn get_in(&self, language: &str, token: &str, path: &str) -> Answer {
+        let mut request = request("GET", path, token, None);
+        request
+            .headers_mut()
+            .insert(header::ACCEPT_LANGUAGE, language.parse().unwrap());
+        self.send(request).await
+    }
+
     async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
         self.send(request(method, path, token, Some(body))).await
     }
@@ -170,6 +182,44 @@ impl World {
             device["id"].as_str().unwrap().parse().unwrap(),
             device["stream"].as_str().unwrap().to_owned(),
         )
+    }
+
+    /// Makes a group as an administrator does; its id and that of its stream.
+    async fn add_group(&self, name: &str, devices: &[DeviceId]) -> (String, String) {
+        let devices: Vec<String> = devices.iter().map(DeviceId::to_string).collect();
+        let body = json!({ "name": name, "devices": devices });
+        let answer = self.call(SERVER_TOKEN, "POST", "/api/v1/groups", body).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        let text = |name: &str| answer.json()[name].as_str().unwrap().to_owned();
+        (text("id"), text("stream"))
+    }
+
+    /// Offers the quick reply `late`, in English and German; the version of the catalogue.
+    async fn offer_late(&self) -> u32 {
+        let body = json!({
+            "text": { "en": "Running late {minutes} min", "de": "{minutes} min Verspätung" },
+            "slots": [{ "name": "minutes", "kind": "number" }],
+        });
+        let answer = self
+            .call(SERVER_TOKEN, "PUT", "/api/v1/templates/late", body)
+            .await;
+        assert!(answer.status.is_success(), "{answer:?}");
+        answer.json()["version"].as_u64().unwrap().try_into().unwrap()
+    }
+
+    /// Each body is refused for the field at its pointer, and for no other.
+    async fn expect_wrong_fields(&self, token: &str, cases: Vec<(&str, &str, Value, &str)>) {
+        for (method, path, body, pointer) in cases {
+            let answer = self.call(token, method, path, body.clone()).await;
+            let problem = answer.expect_problem(422, "invalid-fields");
+            let errors = problem["errors"].as_array().unwrap();
+            assert_eq!(
+                (errors.len(), &errors[0]["pointer"]),
+                (1, &pointer.into()),
+                "{method} {path} {body}: {problem}"
+            );
+            assert!(!errors[0]["detail"].as_str().unwrap().is_empty(), "{problem}");
+        }
     }
 
     /// A frame of a device. There is no answer on the link; what it did shows in the routes.

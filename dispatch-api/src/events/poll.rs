@@ -2,6 +2,7 @@
 
 use super::{Follower, Told, asked_types, shutting_down};
 use crate::cloud_event::CloudEventJson;
+use crate::language::Language;
 use crate::problem::Problem;
 use crate::query::{LIMIT_DEFAULT, Query};
 use crate::state::ApiState;
@@ -27,14 +28,18 @@ pub(super) struct EventsJson<'a> {
 }
 
 /// `GET /events?after=&limit=&types=&wait=`
-pub(crate) async fn list(State(state): State<ApiState>, mut query: Query) -> Result<Response, Problem> {
+pub(crate) async fn list(
+    State(state): State<ApiState>,
+    language: Language,
+    mut query: Query,
+) -> Result<Response, Problem> {
     let limit = query.limit().unwrap_or(LIMIT_DEFAULT);
     let wait = Duration::from_secs(query.number("wait", 0..=WAIT_S_MAX).unwrap_or(0));
     let types = asked_types(&mut query);
     let after = super::asked_after(&mut query);
     query.finish()?;
 
-    let mut follower = Follower::new(&state, types, Some(after.unwrap_or(0))).await?;
+    let mut follower = Follower::new(&state, types, language, Some(after.unwrap_or(0))).await?;
     let deadline = tokio::time::sleep(wait);
     tokio::pin!(deadline);
     let mut shutdown = state.shared.shutdown.clone();

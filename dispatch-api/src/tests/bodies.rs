@@ -6,14 +6,18 @@ use proptest::prelude::*;
 use serde_json::{Map, Value};
 
 /// Names that are known somewhere, so that a body gets past the first of them.
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 23] = [
     "body",
+    "devices",
     "driver",
     "email",
     "expires_at",
+    "groups",
+    "history",
     "kind",
     "labels",
     "locale",
+    "minutes",
     "name",
     "password",
     "read",
@@ -22,6 +26,7 @@ const NAMES: [&str; 18] = [
     "text",
     "urgent",
     "slots",
+    "template",
     "members",
     "to",
     "",
@@ -35,8 +40,21 @@ fn any_json() -> impl Strategy<Value = Value> {
         any::<u64>().prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
         any::<String>().prop_map(Value::from),
-        prop::sample::select(&["text", "admin", "bot", "en", "a@b", "2026-11-24T13:45:12Z"][..])
-            .prop_map(Value::from),
+        prop::sample::select(
+            &[
+                "text",
+                "reply",
+                "late",
+                "all",
+                "1",
+                "admin",
+                "bot",
+                "en",
+                "a@b",
+                "2026-11-24T13:45:12Z"
+            ][..]
+        )
+        .prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 32, 6, |inner| {
         let name = prop_oneof![
@@ -59,6 +77,10 @@ fn nearly_right() -> impl Strategy<Value = Value> {
         r#"{"email":"a@b","name":"a","role":"viewer","password":"0123456789"}"#,
         r#"{"name":"a","role":"bot"}"#,
         r#"{"read":1}"#,
+        r#"{"body":{"kind":"reply","template":"late","slots":{"minutes":20}}}"#,
+        r#"{"name":"a","devices":["1"],"history":"all"}"#,
+        r#"{"text":{"en":"At {place}","de":"Bei {place}"},"slots":[{"name":"place","kind":"text"}]}"#,
+        r#"{"to":{"devices":["1"],"groups":["1"]},"body":{"kind":"text","text":"a"},"urgent":true}"#,
     ];
     let right = right.map(|text| serde_json::from_str::<Map<String, Value>>(text).unwrap());
     (

@@ -46,7 +46,7 @@ async fn the_office_and_a_device_talk() {
         json!({
             "stream": stream, "seq": 1, "id": entry["id"], "author": { "id": anna.id.to_string(), "kind": "person", "name": "Person 1" },
             "device_at": null, "server_at": entry["server_at"], "urgent": false, "expires_at": null, "reply_to": null,
-            "body": { "kind": "text", "text": "Where are you?" },
+            "reply_to_stream": null, "body": { "kind": "text", "text": "Where are you?" },
         })
     );
     assert_eq!(entry["id"].as_str().unwrap().len(), 32);

@@ -194,7 +194,7 @@ async fn an_answer_is_told() {
     let member = json!({ "id": device.to_string(), "kind": "device", "name": "truck" });
     assert_eq!(
         event["data"],
-        json!({ "stream": stream, "seq": 1, "member": member, "answer_seq": 2 })
+        json!({ "stream": stream, "seq": 1, "member": member, "answer_stream": stream, "answer_seq": 2 })
     );
 }
 
