@@ -250,7 +250,7 @@ async fn enrol(
     if !file.exists() {
         let index = usize::try_from(number - 1).unwrap_or(0) % DRIVERS.len();
         let driver = json!({"name": DRIVERS[index], "locale": "en"});
-        let credentials = device::add(api, name, Some(driver)).await?;
+        let credentials = device::add(api, name, Some(driver), &[]).await?;
         write_private(&file, &serde_json::to_vec(&credentials)?)?;
     }
     let mut credentials = Credentials::read(&file)?;
