@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc as channel;
 use waypost_bridge::audit::AuditEntry;
 use waypost_bridge::device::NewDevice;
-use waypost_bridge::entry::{Entry, EntryBody, NewEntry, Page, Receipt};
+use waypost_bridge::entry::{Entry, NewBody, NewEntry, Page, Receipt};
 use waypost_bridge::event::Event;
 use waypost_bridge::link::{BrokerLink, LinkEvent, Retain, Subscriptions};
 use waypost_bridge::once::{Caller, Posted};
@@ -208,7 +208,7 @@ async fn nothing_is_acknowledged_shown_or_sent_before_its_sync() {
     commit_begins();
     let posting = tokio::spawn({
         let (bridge, stream) = (bridge.clone(), device.stream);
-        let body = EntryBody::Text("from the office".into());
+        let body = NewBody::Text("from the office".into());
         let (urgent, expires_ms, reply_to, once) = (false, None, None, None);
         let new = NewEntry {
             author: person.id,

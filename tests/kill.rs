@@ -69,6 +69,37 @@ struct Counts {
     client_kills: usize,
 }
 
+/// What the office says to everybody while it also writes to each driver.
+impl Plan {
+    /// Messages in the group of all clients.
+    fn to_group(self) -> usize {
+        self.messages / 5
+    }
+
+    /// Broadcasts to the group, each after a change of the template catalogue.
+    fn broadcasts(self) -> usize {
+        self.messages / 25
+    }
+}
+
+/// What a driver says under a number: every fifth time in the group, every fifth time as a quick reply, else in words to
+/// the office.
+fn line(message: usize, text: &str, truck: &Truck) -> String {
+    match message % 5 {
+        3 => format!("/to {} {text}", truck.group),
+        4 => format!("/reply {} said what={text}", truck.stream),
+        _ => text.to_owned(),
+    }
+}
+
+fn is_for_group(text: &&String) -> bool {
+    let number = text
+        .rsplit('-')
+        .next()
+        .and_then(|number| number.parse::<usize>().ok());
+    number.is_some_and(|number| number % 5 == 3)
+}
+
 /// Deterministic enough to repeat a run's plan; what the kills hit is up to the machine.
 struct Random(u64);
 
@@ -156,6 +187,7 @@ struct Scene {
     proxy: Proxy,
     token: String,
     trucks: Vec<Truck>,
+    group: String,
 }
 
 /// A device, and its stream with the office.
@@ -163,6 +195,8 @@ struct Scene {
 struct Truck {
     number: usize,
     stream: String,
+    /// The stream of the group that all are members of.
+    group: String,
     credentials: PathBuf,
 }
 
@@ -179,7 +213,9 @@ impl Scene {
         let server = Server::start_in(folder, plan.fault);
         let token = server.sign_in().await;
         let proxy = Proxy::start(server.mqtt.clone()).await;
+        put_template(&server, &token, 0).await;
         let mut trucks = Vec::new();
+        let mut devices = Vec::new();
         for number in 0..plan.clients {
             let (id, credentials) = server.add_device(&format!("truck-{number:02}"));
             if let Some(mosquitto) = &mosquitto {
@@ -192,11 +228,18 @@ impl Scene {
                 .as_str()
                 .unwrap()
                 .to_owned();
+            devices.push(id);
             trucks.push(Truck {
                 number,
                 stream,
+                group: String::new(),
                 credentials,
             });
+        }
+        let group = json!({ "name": "Everybody", "devices": devices, "history": "all" });
+        let group = server.post(&token, "/groups", &group).await;
+        for truck in &mut trucks {
+            truck.group = group["stream"].as_str().unwrap().to_owned();
         }
         // Now that it can be told of them.
         if let Some(mosquitto) = &mut mosquitto {
@@ -208,12 +251,13 @@ impl Scene {
             proxy,
             token,
             trucks,
+            group: group["id"].as_str().unwrap().to_owned(),
         }
     }
 
     /// Kills and starts again, spread over the exchange: each time after another share of what is to be said was said.
     async fn kill_through(&mut self, plan: Plan, done: &AtomicUsize, counts: &mut Counts) {
-        let all = 2 * plan.clients * plan.messages;
+        let all = 2 * plan.clients * plan.messages + plan.to_group() + plan.broadcasts();
         let mut random = Random(0xdead);
         let kills = plan.kills(&mut random);
         let deadline = tokio::time::Instant::now() + Duration::from_secs(300);
@@ -257,20 +301,20 @@ async fn exchange(plan: Plan) -> (Counts, Vec<String>) {
     let mut offices = Vec::new();
     for truck in scene.trucks.clone() {
         let url = scene.server.url(&format!("/streams/{}/entries", truck.stream));
-        drivers.push(tokio::spawn(drive(
-            truck.number,
-            truck.credentials,
-            plan,
-            done.clone(),
-        )));
+        let texts = (0..plan.messages).map(|message| format!("down-{:02}-{message:04}", truck.number));
+        let requests = texts.map(|text| Request::say(&url, &text)).collect();
+        drivers.push(tokio::spawn(drive(truck, plan, done.clone())));
         offices.push(tokio::spawn(dispatch(
-            truck.number,
-            url,
+            requests,
             scene.token.clone(),
-            plan,
             done.clone(),
         )));
     }
+    let everybody = tokio::spawn(dispatch(
+        scene.to_everybody(plan),
+        scene.token.clone(),
+        done.clone(),
+    ));
     let mut counts = Counts::default();
     scene.kill_through(plan, &done, &mut counts).await;
     let mut posted = BTreeMap::new();
@@ -283,32 +327,76 @@ async fn exchange(plan: Plan) -> (Counts, Vec<String>) {
         counts.client_kills += plan.client_kills;
         said.insert(truck.number, driver);
     }
+    let everybody = everybody.await.unwrap();
 
     // What became of it.
     let mut broken = Vec::new();
-    for Truck {
-        number,
-        stream,
-        credentials,
-    } in &scene.trucks
-    {
+    let group = entries(&scene.server, &scene.token, &scene.trucks[0].group).await;
+    let in_group: Vec<&str> = group.iter().map(String::as_str).collect();
+    counts.asked += plan.to_group() + plan.broadcasts();
+    counts.stored += everybody.len();
+    counts.posted += everybody.len();
+    counts.in_history += in_group.iter().filter(|text| !text.is_empty()).count();
+    let (all, casts): (Vec<String>, Vec<String>) =
+        everybody.into_iter().partition(|text| text.starts_with("all"));
+    check(
+        &mut broken,
+        "history of the group",
+        &in_group,
+        "all",
+        &all,
+        &BTreeSet::new(),
+    );
+    let broadcasts = scene.broadcasts().await;
+    let sent: Vec<&str> = broadcasts.iter().map(|(_, text)| text.as_str()).collect();
+    counts.in_history += sent.len();
+    check(
+        &mut broken,
+        "the broadcasts",
+        &sent,
+        "cast",
+        &casts,
+        &BTreeSet::new(),
+    );
+    for truck in &scene.trucks {
+        let Truck {
+            number,
+            stream,
+            credentials,
+            ..
+        } = truck;
         let history = entries(&scene.server, &scene.token, stream).await;
         let driver = &said[number];
-        let texts: Vec<&str> = history
-            .iter()
-            .map(|entry| entry["body"]["text"].as_str().unwrap())
-            .collect();
+        let texts: Vec<&str> = history.iter().map(String::as_str).collect();
         counts.asked += 2 * plan.messages;
         counts.stored += driver.stored.len() + posted[number].len();
         counts.posted += posted[number].len();
         counts.in_history += texts.len();
+        let (to_group, to_office): (Vec<String>, Vec<String>) = driver
+            .stored
+            .iter()
+            .cloned()
+            .partition(|text| is_for_group(&text));
+        let (doubt_group, doubt_office) = driver
+            .in_doubt
+            .iter()
+            .cloned()
+            .partition(|text| is_for_group(&text));
         check(
             &mut broken,
             &format!("history of truck {number}"),
             &texts,
             "up",
-            &driver.stored,
-            &driver.in_doubt,
+            &to_office,
+            &doubt_office,
+        );
+        check(
+            &mut broken,
+            &format!("truck {number} in the group"),
+            &in_group,
+            &format!("up-{number:02}"),
+            &to_group,
+            &doubt_group,
         );
         check(
             &mut broken,
@@ -319,22 +407,37 @@ async fn exchange(plan: Plan) -> (Counts, Vec<String>) {
             &BTreeSet::new(),
         );
 
-        let inbox = final_inbox(credentials, texts.len()).await;
-        counts.in_inboxes += inbox.len();
-        if inbox != texts {
-            broken.push(format!(
-                "truck {number}: its inbox differs from the history: {} of {}",
-                inbox.len(),
-                texts.len()
-            ));
+        let mut histories = BTreeMap::from([
+            (stream.as_str(), texts.clone()),
+            (truck.group.as_str(), in_group.clone()),
+        ]);
+        histories.extend(
+            broadcasts
+                .iter()
+                .map(|(stream, text)| (stream.as_str(), vec![text.as_str()])),
+        );
+        for (stream, inbox) in final_inboxes(credentials, &histories).await {
+            counts.in_inboxes += inbox.iter().filter(|text| !text.is_empty()).count();
+            let expected = &histories[stream.as_str()];
+            if inbox != *expected {
+                broken.push(format!(
+                    "truck {number}: its inbox of stream {stream} differs from the history: {} of {}",
+                    inbox.len(),
+                    expected.len()
+                ));
+            }
         }
         // Shown once: one line of the screen for each entry. A client that is killed between showing an entry and
         // noting that may show that one again.
-        let mut seen: BTreeMap<u64, usize> = BTreeMap::new();
-        for (seq, text) in &driver.shown {
-            *seen.entry(*seq).or_default() += 1;
-            if texts.get(usize::try_from(*seq).unwrap() - 1) != Some(&text.as_str()) {
-                broken.push(format!("truck {number}: showed {text:?} as {seq}"));
+        let mut seen: BTreeMap<(&str, u64), usize> = BTreeMap::new();
+        for (stream, seq, text) in &driver.shown {
+            *seen.entry((stream, *seq)).or_default() += 1;
+            let entry = usize::try_from(*seq).unwrap() - 1;
+            let said = histories
+                .get(stream.as_str())
+                .and_then(|history| history.get(entry));
+            if said != Some(&text.as_str()) {
+                broken.push(format!("truck {number}: showed {text:?} as {stream}/{seq}"));
             }
         }
         let again: usize = seen.values().map(|times| times - 1).sum();
@@ -344,10 +447,9 @@ async fn exchange(plan: Plan) -> (Counts, Vec<String>) {
                 plan.client_kills
             ));
         }
-        for text in posted[number]
-            .iter()
-            .filter(|text| !driver.shown.iter().any(|(_, shown)| shown == *text))
-        {
+        let shown: BTreeSet<&str> = driver.shown.iter().map(|(_, _, text)| text.as_str()).collect();
+        let for_it = posted[number].iter().chain(&all).chain(&casts);
+        for text in for_it.filter(|text| !shown.contains(text.as_str())) {
             broken.push(format!("truck {number}: {text:?} was never shown"));
         }
     }
@@ -397,8 +499,9 @@ fn check(
     }
 }
 
-async fn entries(server: &Server, token: &str, stream: &str) -> Vec<Value> {
-    let mut all: Vec<Value> = Vec::new();
+/// What was said in a stream, entry for entry; nothing where somebody joined.
+async fn entries(server: &Server, token: &str, stream: &str) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
     loop {
         let page = server
             .read(
@@ -410,42 +513,128 @@ async fn entries(server: &Server, token: &str, stream: &str) -> Vec<Value> {
         if items.is_empty() {
             return all;
         }
-        all.extend(items);
+        let text = |entry: &Value| match entry["body"]["kind"].as_str().unwrap() {
+            "system" => String::new(),
+            _ => entry["body"]["text"].as_str().unwrap().to_owned(),
+        };
+        all.extend(items.iter().map(text));
     }
 }
 
-/// A dispatcher who writes one message after the other, each until it is accepted.
-async fn dispatch(
-    number: usize,
+/// The template of the drivers' quick replies; its German words change with each version.
+async fn put_template(server: &Server, token: &str, version: usize) {
+    let body = template(version);
+    let answer = reqwest::Client::new()
+        .put(server.url("/templates/said"))
+        .bearer_auth(token)
+        .json(&body)
+        .send()
+        .await
+        .unwrap();
+    assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+}
+
+fn template(version: usize) -> Value {
+    json!({
+        "text": { "en": "{what}", "de": format!("{version}: {{what}}") },
+        "slots": [{ "name": "what", "kind": "text" }],
+    })
+}
+
+/// Something that the office asks of the server until it is done.
+struct Request {
+    method: reqwest::Method,
     url: String,
-    token: String,
-    plan: Plan,
-    done: Arc<AtomicUsize>,
-) -> Vec<String> {
+    body: Value,
+    /// What it says, and its key; nothing for what may be done twice.
+    text: Option<String>,
+}
+
+impl Request {
+    fn say(url: &str, text: &str) -> Self {
+        Self {
+            method: reqwest::Method::POST,
+            url: url.to_owned(),
+            body: json!({ "body": { "kind": "text", "text": text } }),
+            text: Some(text.to_owned()),
+        }
+    }
+}
+
+impl Scene {
+    /// Messages in the group, and now and then a change of the templates and a broadcast.
+    fn to_everybody(&self, plan: Plan) -> Vec<Request> {
+        let group = self
+            .server
+            .url(&format!("/streams/{}/entries", self.trucks[0].group));
+        let every = plan.to_group() / plan.broadcasts();
+        let mut requests = Vec::new();
+        for message in 0..plan.to_group() {
+            requests.push(Request::say(&group, &format!("all-{message:04}")));
+            let broadcast = message / every;
+            if message % every == every - 1 && broadcast < plan.broadcasts() {
+                requests.push(Request {
+                    method: reqwest::Method::PUT,
+                    url: self.server.url("/templates/said"),
+                    body: template(broadcast + 1),
+                    text: None,
+                });
+                let text = format!("cast-{broadcast:04}");
+                let mut request = Request::say(&self.server.url("/broadcasts"), &text);
+                request.body["to"] = json!({ "groups": [self.group] });
+                requests.push(request);
+            }
+        }
+        requests
+    }
+
+    /// The streams of all broadcasts and what they say, oldest first.
+    async fn broadcasts(&self) -> Vec<(String, String)> {
+        let list = self.server.read(&self.token, "/broadcasts?limit=500").await;
+        let broadcasts = list["items"].as_array().unwrap().iter().rev();
+        broadcasts
+            .map(|broadcast| {
+                let text = |value: &Value| value.as_str().unwrap().to_owned();
+                (text(&broadcast["stream"]), text(&broadcast["body"]["text"]))
+            })
+            .collect()
+    }
+}
+
+/// A dispatcher who asks for one thing after the other, each until it is accepted.
+async fn dispatch(requests: Vec<Request>, token: String, done: Arc<AtomicUsize>) -> Vec<String> {
     let client = reqwest::Client::builder()
         .timeout(Duration::from_secs(5))
         .no_proxy()
         .build()
         .unwrap();
     let mut posted = Vec::new();
-    for message in 0..plan.messages {
-        let text = format!("down {number:02}-{message:04}");
-        let body = json!({ "body": { "kind": "text", "text": text } });
+    for Request {
+        method,
+        url,
+        body,
+        text,
+    } in requests
+    {
         loop {
-            let request = client
-                .post(&url)
+            let mut request = client
+                .request(method.clone(), &url)
                 .bearer_auth(&token)
-                .header("Idempotency-Key", text.replace(' ', "-"))
                 .json(&body);
+            if let Some(text) = &text {
+                request = request.header("Idempotency-Key", text);
+            }
             match request.send().await {
-                Ok(answer) if answer.status() == 201 => break,
+                Ok(answer) if answer.status().is_success() => break,
                 Ok(answer) if answer.status().is_client_error() => panic!("{}", answer.text().await.unwrap()),
                 // The server is gone or going: the same request again, under the same key.
                 _ => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
-        posted.push(text);
-        done.fetch_add(1, Ordering::Relaxed);
+        if let Some(text) = text {
+            posted.push(text);
+            done.fetch_add(1, Ordering::Relaxed);
+        }
     }
     posted
 }
@@ -456,21 +645,23 @@ struct Driver {
     stored: Vec<String>,
     /// Said just before a kill, without an answer: it may or may not be stored.
     in_doubt: BTreeSet<String>,
-    shown: Vec<(u64, String)>,
+    /// Stream, number, and what was said.
+    shown: Vec<(String, u64, String)>,
 }
 
 /// A client process, killed and started again at random places of what it has to say.
-async fn drive(number: usize, credentials: PathBuf, plan: Plan, done: Arc<AtomicUsize>) -> Driver {
+async fn drive(truck: Truck, plan: Plan, done: Arc<AtomicUsize>) -> Driver {
+    let (number, credentials) = (truck.number, &truck.credentials);
     let mut random = Random(number as u64 + 1);
     let mut kills: BTreeSet<usize> = BTreeSet::new();
     while kills.len() < plan.client_kills {
         kills.insert(1 + usize::try_from(random.below(plan.messages as u64 - 1)).unwrap());
     }
     let mut driver = Driver::default();
-    let mut process = Chatter::start(&credentials);
+    let mut process = Chatter::start(credentials);
     for message in 0..plan.messages {
-        let text = format!("up {number:02}-{message:04}");
-        process.say(&text).await;
+        let text = format!("up-{number:02}-{message:04}");
+        process.say(&line(message, &text, &truck)).await;
         if kills.contains(&message) {
             tokio::time::sleep(Duration::from_micros(random.below(4_000))).await;
             driver.in_doubt.insert(text.clone());
@@ -479,13 +670,18 @@ async fn drive(number: usize, credentials: PathBuf, plan: Plan, done: Arc<Atomic
             if driver.stored.last() == Some(&text) {
                 driver.in_doubt.remove(&text);
             }
-            process = Chatter::start(&credentials);
+            process = Chatter::start(credentials);
         } else {
             loop {
-                let line = process.hear().await;
-                driver.hear(&line);
-                if line["stored"] == json!(text) {
+                let heard = process.hear().await;
+                driver.hear(&heard);
+                if driver.stored.last() == Some(&text) {
                     break;
+                }
+                if !heard["refused"].is_null() {
+                    // The catalogue has not come yet; the driver sees that and tries again.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    process.say(&line(message, &text, &truck)).await;
                 }
             }
         }
@@ -495,10 +691,10 @@ async fn drive(number: usize, credentials: PathBuf, plan: Plan, done: Arc<Atomic
     }
     // Until everything has arrived and has been shown.
     process.say("/drain").await;
-    let expected = plan.messages;
+    let expected = plan.messages + plan.to_group() + plan.broadcasts();
     let mut drained = false;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(240);
-    while !drained || driver.shown_down() < expected {
+    while !drained || driver.shown_of_office() < expected {
         let line = tokio::time::timeout_at(deadline, process.hear()).await;
         let Ok(line) = line else { break };
         drained |= !line["waiting"].is_null();
@@ -511,44 +707,57 @@ async fn drive(number: usize, credentials: PathBuf, plan: Plan, done: Arc<Atomic
 impl Driver {
     fn hear(&mut self, line: &Value) {
         if let Some(text) = line["stored"].as_str() {
-            self.stored.push(text.to_owned());
+            let said = text.strip_prefix("said what=").unwrap_or(text);
+            self.stored.push(said.to_owned());
         }
         if let Some(seq) = line["shown"]["seq"].as_u64() {
-            self.shown
-                .push((seq, line["shown"]["text"].as_str().unwrap().to_owned()));
+            let text = line["shown"]["text"].as_str().unwrap().to_owned();
+            self.shown.push((line["shown"]["stream"].to_string(), seq, text));
         }
     }
 
     /// How many different messages of the office were shown.
-    fn shown_down(&self) -> usize {
+    fn shown_of_office(&self) -> usize {
         self.shown
             .iter()
-            .filter(|(_, text)| text.starts_with("down"))
-            .map(|(seq, _)| seq)
+            .filter(|(_, _, text)| {
+                ["down", "all", "cast"]
+                    .iter()
+                    .any(|author| text.starts_with(author))
+            })
+            .map(|(stream, seq, _)| (stream, seq))
             .collect::<BTreeSet<_>>()
             .len()
     }
 }
 
-/// What a client has in its inbox at the end, once it holds `expected` entries.
-async fn final_inbox(credentials: &Path, expected: usize) -> Vec<String> {
+/// What a client has in its inbox of each stream at the end, once it holds as many entries as there are.
+async fn final_inboxes(
+    credentials: &Path,
+    histories: &BTreeMap<&str, Vec<&str>>,
+) -> BTreeMap<String, Vec<String>> {
     let mut process = Chatter::start(credentials);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-    loop {
-        process.say("/history").await;
-        let history = loop {
-            let line = process.hear().await;
-            if let Some(history) = line["history"].as_array() {
-                break history.clone();
+    let mut inboxes = BTreeMap::new();
+    for (stream, expected) in histories {
+        loop {
+            process.say(&format!("/history {stream}")).await;
+            let history = loop {
+                let line = process.hear().await;
+                if let Some(history) = line["history"].as_array() {
+                    break history.clone();
+                }
+            };
+            if history.len() >= expected.len() || tokio::time::Instant::now() > deadline {
+                let texts = history
+                    .iter()
+                    .map(|entry| entry["text"].as_str().unwrap().to_owned());
+                inboxes.insert((*stream).to_owned(), texts.collect());
+                break;
             }
-        };
-        if history.len() >= expected || tokio::time::Instant::now() > deadline {
-            process.close().await;
-            return history
-                .iter()
-                .map(|entry| entry["text"].as_str().unwrap().to_owned())
-                .collect();
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    process.close().await;
+    inboxes
 }

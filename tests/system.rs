@@ -8,6 +8,7 @@ mod durability;
 mod external_broker;
 #[cfg(feature = "fault-injection")]
 mod fault;
+mod groups;
 mod kill;
 mod mosquitto;
 mod mqtt_clients;

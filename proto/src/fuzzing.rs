@@ -12,6 +12,10 @@ use prost::Message;
 ///
 /// # Panics
 /// Where something does not hold.
+#[cfg_attr(
+    not(feature = "fuzzing"),
+    expect(unreachable_pub, reason = "the fuzzer is outside; the tests are inside")
+)]
 pub fn fuzz_frame(input: &[u8]) {
     let Some((kind, bytes)) = input.split_first() else {
         return;

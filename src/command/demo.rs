@@ -5,6 +5,7 @@
 
 mod chance;
 mod drive;
+mod office;
 mod vehicle;
 
 use super::serve::{Ready, SignIn, add_person, dashboard_url};
@@ -130,7 +131,9 @@ async fn demo(arguments: Arguments, data: &Path, format: Format) -> anyhow::Resu
     let begun = async {
         let sign_in = dispatcher(&server, data, &addresses).await?;
         let (stop, stopping) = watch::channel(false);
+        office::offer_templates(&server.bridge).await?;
         let fleet = fleet(&arguments, data, broker, &config, stopping).await?;
+        office::make_groups(&server.bridge).await?;
         anyhow::Ok((sign_in, stop, fleet))
     };
     let (sign_in, stop, mut fleet) = tokio::select! {

@@ -27,7 +27,7 @@ impl Chance {
     }
 
     /// One of several; there has to be one.
-    pub(super) fn one_of<'a>(&mut self, several: &[&'a str]) -> &'a str {
+    pub(super) fn one_of<T: Copy>(&mut self, several: &[T]) -> T {
         let index = usize::try_from(self.next() % several.len() as u64).unwrap_or(0);
         several[index]
     }

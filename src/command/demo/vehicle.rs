@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use waypost_field_client::{Client, Entries, Entry, Message};
+use waypost_field_client::{Client, Entries, Entry, Message, ReplyMessage};
 use waypost_proto::{Author, Seq, StreamId};
 
 /// How often a vehicle says where it is.
@@ -40,6 +40,16 @@ const ANSWERS: [&str; 6] = [
     "Got it, in about ten minutes",
     "Driving, will call you from the next stop",
     "Let me check and tell you",
+];
+
+/// Quick replies that drivers choose, with the value of their slot; `None` for words of their own.
+type QuickAnswer = Option<(&'static str, Option<(&'static str, &'static str)>)>;
+const QUICK_ANSWERS: [QuickAnswer; 5] = [
+    Some(("ok", None)),
+    Some(("running_late", Some(("minutes", "15")))),
+    Some(("at_the_gate", None)),
+    None,
+    None,
 ];
 
 /// One vehicle.
@@ -148,14 +158,34 @@ impl Vehicle {
         while let Some(Answer { stream, seq, .. }) =
             plans.answers.pop_front_if(|answer| answer.answer_due <= now)
         {
-            let text = self.chance.one_of(&ANSWERS);
-            self.client
-                .post_text(Message {
-                    reply_to: Some(seq),
-                    ..Message::to(stream, text)
-                })
-                .await?;
+            self.answer(stream, seq).await?;
         }
+        Ok(())
+    }
+
+    /// In words, or with one of the quick replies.
+    async fn answer(&mut self, stream: StreamId, seq: Seq) -> anyhow::Result<()> {
+        let offered = self.client.templates().await?.templates;
+        let quick = self.chance.one_of(&QUICK_ANSWERS);
+        if let Some((key, slot)) = quick
+            && offered.iter().any(|template| template.key == key)
+        {
+            let values = slot.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let reply = ReplyMessage {
+                stream: Some(stream),
+                reply_to: Some(seq),
+                ..ReplyMessage::to_office(key, values.into_iter().collect())
+            };
+            self.client.post_reply(reply).await?;
+            return Ok(());
+        }
+        let text = self.chance.one_of(&ANSWERS);
+        self.client
+            .post_text(Message {
+                reply_to: Some(seq),
+                ..Message::to(stream, text)
+            })
+            .await?;
         Ok(())
     }
 
