@@ -6,6 +6,7 @@
 mod admission;
 mod external_link;
 mod link;
+mod roll_call;
 
 use crate::broker_choice::{BrokerChoice, ExternalBroker};
 use crate::config::Config;

@@ -168,6 +168,23 @@ async fn a_broker_that_lost_its_memory_is_found_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_is_gone_with_the_memory_of_the_broker_is_offline() {
+    let mut world = World::start().await;
+    let chatter = Chatter::start(&world.credentials);
+    let device = format!("/devices/{}", world.device);
+    world
+        .until(&device, |device| device["presence"]["state"] == "online")
+        .await;
+    // Its will dies with the broker, and it does not come back.
+    world.mosquitto.kill();
+    chatter.kill().await;
+    world.mosquitto.start();
+    world
+        .until(&device, |device| device["presence"]["state"] == "offline")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_device_is_told_what_waits_after_the_server_was_killed() {
     let mut world = World::start().await;
     let mut chatter = Chatter::start(&world.credentials);

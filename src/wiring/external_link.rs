@@ -5,13 +5,14 @@
 //! direction waits for the other, and the bridge waits for neither. What the bridge publishes is taken into a bounded
 //! queue or dropped and counted; what devices say waits in another, and while that is full the connection is not read.
 
+use super::roll_call::RollCall;
 use crate::broker_choice::{ExternalBroker, Login};
 use bytes::Bytes;
 use rumqttc::v5::mqttbytes::v5 as v5_packets;
 use rumqttc::{NetworkOptions, v5};
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -36,6 +37,8 @@ const REQUESTS_MAX: usize = 16;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Time from the first packet to the answer to the subscriptions.
 const OPEN_MAX: Duration = Duration::from_secs(20);
+/// How long a broker may take to say what it has kept; who is not in it is no longer online.
+const ROLL_CALL_AFTER: Duration = Duration::from_secs(5);
 /// The bound of the first pause before another attempt; it doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -76,6 +79,7 @@ impl ExternalLink {
             packet_bytes_max,
             filters: vec![prefix.every('u'), prefix.every('p'), prefix.every_owntracks()],
             prefix: prefix.clone(),
+            roll_call: Mutex::default(),
             to_broker: to_broker.clone(),
             to_bridge: sender,
         };
@@ -207,6 +211,7 @@ struct Keeper {
     client_id: String,
     filters: Vec<String>,
     prefix: TopicPrefix,
+    roll_call: Mutex<RollCall>,
     to_broker: ToBroker,
     to_bridge: mpsc::Sender<LinkEvent>,
 }
@@ -286,6 +291,7 @@ async fn connection(keeper: &Arc<Keeper>, version: Version, standing: &watch::Se
 
 async fn run(keeper: Arc<Keeper>, version: Version, standing: watch::Sender<Standing>) -> Ended {
     let (client, mut events) = keeper.client(version);
+    keeper.roll_call().begin();
     let subscribed = tokio::time::timeout(OPEN_MAX, subscribe(&keeper, &client, &mut events)).await;
     let taken_bytes_max = match subscribed {
         Ok(Ok(taken_bytes_max)) => taken_bytes_max,
@@ -300,10 +306,12 @@ async fn run(keeper: Arc<Keeper>, version: Version, standing: watch::Sender<Stan
     standing.send_replace(Standing::Stands);
     metrics::gauge!("waypost_external_link_up").set(1.0);
     tracing::info!("the link to the broker at {} stands ({version})", keeper.broker);
-    // Two futures of one task: the client may wait for the event loop, never the event loop for the client.
+    // Futures of one task: the client may wait for the event loop, never the event loop for the client; and no poll of it
+    // is given up half way, as that would lose a packet.
     tokio::select! {
         ended = receive(&keeper, &mut events) => ended,
         ended = send(&client, &mut queue.messages, taken_bytes_max) => ended,
+        ended = call_roll(&keeper) => ended,
     }
 }
 
@@ -390,6 +398,26 @@ async fn send(
     Ended::NoBridge
 }
 
+/// Tells the bridge, once, who was online in an earlier connection and is not in this one.
+async fn call_roll(keeper: &Keeper) -> Ended {
+    tokio::time::sleep(ROLL_CALL_AFTER).await;
+    loop {
+        // The room first: between the look and the word a device could come back.
+        let Ok(room) = keeper.to_bridge.reserve().await else {
+            return Ended::NoBridge;
+        };
+        // Not in the `match`, which would hold the lock over the next round.
+        let missing = keeper.roll_call().take_missing();
+        match missing {
+            Some(device) => room.send(LinkEvent::Disconnected {
+                client_id: device.to_string(),
+            }),
+            None => break,
+        }
+    }
+    std::future::pending().await
+}
+
 /// A message as it came.
 struct Incoming {
     topic: Bytes,
@@ -465,6 +493,10 @@ impl Keeper {
         }
     }
 
+    fn roll_call(&self) -> MutexGuard<'_, RollCall> {
+        self.roll_call.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Gives a message to the bridge; waits while its queue is full.
     async fn pass_on(&self, message: Incoming) -> Result<(), Ended> {
         let Incoming {
@@ -476,10 +508,15 @@ impl Keeper {
             dropped("topic", 1);
             return Ok(());
         };
-        if retained && matches!(self.prefix.parse(&topic), Ok(Topic::Up(_))) {
-            // No device may leave one there: it would be said again with each subscription.
-            dropped("retained", 1);
-            return Ok(());
+        match self.prefix.parse(&topic) {
+            Ok(Topic::Up(_)) if retained => {
+                // No device may leave one there: it would be said again with each subscription.
+                dropped("retained", 1);
+                return Ok(());
+            }
+            Ok(parsed) => self.roll_call().hear(&parsed, &payload),
+            // The bridge counts it.
+            Err(_) => {}
         }
         let event = LinkEvent::Message {
             topic,
