@@ -78,9 +78,8 @@ async fn a_message_is_stored_accepted_and_comes_back_as_an_entry() {
     client.close().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_fresh_device_fetches_the_catalogue_and_then_writes_quick_replies_without_a_link_too() {
-    let server = Server::start().await;
+/// The server has one quick reply.
+fn offer_late(server: &Server) {
     let slots = vec![wire::Slot {
         name: "minutes".to_owned(),
         kind: wire::SlotKind::Number.into(),
@@ -96,8 +95,56 @@ async fn a_fresh_device_fetches_the_catalogue_and_then_writes_quick_replies_with
         templates: vec![template],
         ..Default::default()
     });
+}
+
+fn late(minutes: &str) -> ReplyMessage {
+    ReplyMessage::to_office("late", vec![("minutes".to_owned(), minutes.to_owned())])
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_second_process_writes_a_quick_reply_that_the_first_has_yet_to_fetch() {
+    use waypost_field_client::handover::Driver;
+    let server = Server::start().await;
     let folder = tempdir().unwrap();
-    let late = |value: &str| ReplyMessage::to_office("late", vec![("minutes".to_owned(), value.to_owned())]);
+    let open = || Driver::attach_or_open(server.credentials(), folder.path(), options());
+    let (holder, other) = (open().await.unwrap(), open().await.unwrap());
+    let client = holder.client().await.unwrap();
+    assert!(client.wait_in_step(LONG).await.is_in_step() && other.client().await.is_none());
+    client.pause_link().await.unwrap();
+    offer_late(&server);
+    let writing = other.reply(late("15"), LONG);
+    let resuming = async {
+        client.resume_link().await.unwrap();
+    };
+    let (sent, ()) = tokio::join!(writing, resuming);
+    let sent = sent.unwrap();
+    assert_eq!(
+        (sent.state.as_str(), sent.stream.as_deref(), sent.seq),
+        ("accepted", Some("4"), Some(1))
+    );
+    let refused = other
+        .reply(ReplyMessage::to_office("gone", vec![]), LONG)
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("there are late"), "{refused}");
+    let templates = other.templates().await.unwrap().templates;
+    assert_eq!(
+        (templates[0].key.as_str(), templates[0].slots[0].kind.as_str()),
+        ("late", "number")
+    );
+    let shown = other.listen().await.unwrap().next().await.unwrap();
+    assert_eq!(shown.text.as_deref(), Some("Running late 15 min"));
+    let reply = shown.reply.unwrap();
+    assert_eq!((reply.template.as_str(), reply.version), ("late", 14));
+    assert_eq!(reply.slots["minutes"], "15");
+}
+
+#[tokio::test]
+async fn a_fresh_device_fetches_the_catalogue_and_then_writes_quick_replies_without_a_link_too() {
+    let server = Server::start().await;
+    offer_late(&server);
+    let folder = tempdir().unwrap();
     {
         let paused = Options {
             link: LinkAtStart::Paused,

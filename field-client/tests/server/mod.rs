@@ -326,7 +326,13 @@ impl Connection {
                         text,
                         own: Some((session.epoch, op)),
                     }),
-                    Body::Reply(reply) => state.replies.push((operation, reply)),
+                    Body::Reply(reply) => {
+                        state.log.push(Logged {
+                            text: format!("quick reply {}", reply.template),
+                            own: Some((session.epoch, op)),
+                        });
+                        state.replies.push((operation, reply));
+                    }
                     Body::Track { fixes, .. } => state.fixes.extend(fixes),
                 }
             }
