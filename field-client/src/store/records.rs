@@ -247,18 +247,12 @@ impl EntryRecord {
             EntryBody::Text(words) => text = Some(words.clone()),
             EntryBody::Reply { reply: of, text } => {
                 reply = Some(wire::QuickReply {
-                    template: of.template,
-                    version: of.version,
-                    slot_numbers: of.numbers.clone(),
-                    slot_texts: of.texts.clone(),
                     text: text.clone().unwrap_or_default(),
+                    ..of.to_wire()
                 });
             }
             EntryBody::Membership { device, change } => {
-                membership = Some(wire::MembershipChange {
-                    device: device.number(),
-                    left: *change == MembershipChange::Left,
-                });
+                membership = Some(change.to_wire(*device));
             }
             EntryBody::Unsupported => {}
         }
