@@ -868,6 +868,7 @@ impl Engine {
             office_stream: self.core.office_stream(),
             groups: self.core.groups().to_vec(),
             catalogue_version: self.core.catalogue().version,
+            catalogue_is_current: self.core.catalogue_is_current(),
             epoch: self.core.epoch(),
             counters: self.core.counters(),
         }

@@ -23,6 +23,8 @@ pub struct Status {
     pub groups: Vec<Group>,
     /// The version of the template catalogue; 0 while there is none.
     pub catalogue_version: u32,
+    /// Whether that is the one that the server offers now; false while there is no link to ask.
+    pub catalogue_is_current: bool,
     /// The random number of this outbox.
     pub epoch: Epoch,
     /// What was counted since the client was opened.

@@ -158,6 +158,7 @@ async fn a_fresh_device_fetches_the_catalogue_and_then_writes_quick_replies_with
         client.resume_link().await.unwrap();
         let catalogue = client.wait_catalogue(LONG).await.unwrap();
         assert_eq!((catalogue.version, catalogue.templates.len()), (14, 1));
+        assert!(client.status().await.unwrap().catalogue_is_current);
         server
             .until("the topic is left and the version reported", |state| {
                 state.known.1 == 14 && !state.filters.contains("t/en")
@@ -166,6 +167,10 @@ async fn a_fresh_device_fetches_the_catalogue_and_then_writes_quick_replies_with
         client.close().await.unwrap();
     }
     let client = Client::open(nowhere(), folder.path(), options()).await.unwrap();
+    assert!(
+        !client.status().await.unwrap().catalogue_is_current,
+        "there is no link"
+    );
     let refused = client.post_reply(late("soon")).await.unwrap_err();
     assert!(refused.to_string().contains("\"minutes\" takes"), "{refused}");
     assert_eq!(client.status().await.unwrap().waiting_ops, 0);

@@ -294,6 +294,8 @@ pub struct StatusReport {
     pub groups: Vec<GroupReport>,
     /// The version of the template catalogue; 0 while there is none.
     pub catalogue_version: u32,
+    /// Whether that is the one that the server offers now; false while there is no link to ask.
+    pub catalogue_is_current: bool,
     /// The random number of the outbox.
     pub epoch: String,
     /// Counts since the holder has opened the folder.
@@ -430,6 +432,7 @@ impl StatusReport {
             office_stream: status.office_stream.map(|stream| stream.to_string()),
             groups: groups.collect(),
             catalogue_version: status.catalogue_version,
+            catalogue_is_current: status.catalogue_is_current,
             epoch: status.epoch.to_string(),
             counters: CountersReport {
                 connections: counters.connections,

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use waypost_field_client::handover::{Driver, StatusReport, TemplateReport};
 
-/// A process that has just opened the folder is given this long to find out how the link is.
+/// A process that has just opened the folder is given this long to find out how the link is, and to fetch the quick
+/// replies.
 const LINK_WAIT: Duration = Duration::from_secs(3);
 /// Between two looks at it.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
@@ -69,13 +70,14 @@ pub(super) async fn run(driver: &Driver, format: Format) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The status once the link has made up its mind, or after a moment.
+/// The status once the link has made up its mind and the quick replies are those of the server, or after a moment.
 async fn settled(driver: &Driver) -> anyhow::Result<StatusReport> {
     let deadline = Instant::now() + LINK_WAIT;
     loop {
         let status = driver.status().await?;
         let undecided = match status.link.as_str() {
             "connecting" | "connected" => true,
+            "in_step" => !status.catalogue_is_current,
             "offline" => status.detail.is_none(),
             _ => false,
         };
