@@ -1,5 +1,5 @@
 //! The dashboard in Chromium, against a demo with moving vehicles: signing in, watching them move, writing to one and
-//! seeing its ticks change. What is checked stands in `dispatch-api/web/e2e/dashboard.mjs`.
+//! seeing its ticks change; quick replies, groups, broadcasts and the administration. What is checked stands in `dispatch-api/web/e2e/dashboard.mjs`.
 
 use crate::server::WAYPOST;
 use serde_json::Value;
@@ -15,10 +15,9 @@ fn dashboard_in_chromium_signs_in_sees_vehicles_move_and_ticks_change() {
             .exists(),
         "the browser test needs the web workspace: run `make web` (Node.js and npm) first"
     );
-    // Its throw-away data go with this folder: it is killed before it can throw them away itself.
     let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
     let mut demo = Command::new(WAYPOST)
-        .env("TMPDIR", folder.path())
         .args([
             "--json",
             "demo",
@@ -28,7 +27,9 @@ fn dashboard_in_chromium_signs_in_sees_vehicles_move_and_ticks_change() {
             "127.0.0.1:0",
             "--mqtt",
             "127.0.0.1:0",
+            "--data",
         ])
+        .arg(&data)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -43,6 +44,7 @@ fn dashboard_in_chromium_signs_in_sees_vehicles_move_and_ticks_change() {
         format!("http://{}", text(&ready["ready"]["http"])),
         &ready["sign_in"],
     );
+    let token = std::fs::read_to_string(data.join("admin.token")).unwrap();
     let checked = Command::new("node")
         .args(["e2e/dashboard.mjs", "--url", &url])
         .args([
@@ -50,6 +52,8 @@ fn dashboard_in_chromium_signs_in_sees_vehicles_move_and_ticks_change() {
             &text(&sign_in["email"]),
             "--password",
             &text(&sign_in["password"]),
+            "--token",
+            token.trim(),
         ])
         .current_dir(web)
         .output();

@@ -136,6 +136,7 @@ async fn nothing_is_acknowledged_shown_or_sent_before_its_sync() {
             driver: None,
             labels: vec![],
             secret_hash: [1; 32],
+            groups: vec![],
         };
         async move { bridge.add_device(new, None).await.unwrap().device }
     });

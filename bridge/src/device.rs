@@ -2,6 +2,7 @@
 
 use crate::stream::StreamId;
 pub use waypost_proto::DeviceId;
+use waypost_proto::GroupId;
 
 /// A driver's unit as the office knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct NewDevice {
     pub labels: Vec<String>,
     /// SHA-256 of its secret.
     pub secret_hash: [u8; 32],
+    /// The groups that it joins.
+    pub groups: Vec<GroupId>,
 }
 
 /// What changes about a device; `None` leaves a field as it is.
@@ -57,6 +60,8 @@ pub struct DevicePatch {
     pub driver: Option<Option<Driver>>,
     /// Replaces all labels.
     pub labels: Option<Vec<String>>,
+    /// Replaces all memberships: it leaves the groups that are missing, and joins those that are new.
+    pub groups: Option<Vec<GroupId>>,
 }
 
 /// Whether a device is heard.
@@ -86,7 +91,7 @@ pub struct DeviceView {
     /// Its latest position.
     pub position: Option<crate::position::Position>,
     /// Its groups, ascending.
-    pub groups: Vec<waypost_proto::GroupId>,
+    pub groups: Vec<GroupId>,
     /// When anything was last heard of it, server clock, UTC milliseconds.
     pub last_seen_ms: Option<i64>,
 }

@@ -286,7 +286,8 @@ impl Bridge {
     /// # Errors
     /// [`BridgeError::NotFound`], [`BridgeError::Invalid`].
     pub async fn update_device(&self, id: DeviceId, patch: DevicePatch) -> Result<DeviceView> {
-        self.change(move |core, _| core.update_device(id, patch)).await?;
+        self.change(move |core, now| core.update_device(id, patch, now))
+            .await?;
         self.device(id).await
     }
 

@@ -217,12 +217,9 @@ pub(crate) async fn create(
         driver: driver.map(|Object(driver)| driver.into()),
         labels,
         secret_hash: secret.sha256(),
+        groups,
     };
-    let mut view = bridge.add_device(new, once).await?;
-    if !groups.is_empty() {
-        bridge.set_device_groups(view.device.id, groups).await?;
-        view = bridge.device(view.device.id).await?;
-    }
+    let view = bridge.add_device(new, once).await?;
     let location = format!("/api/v1/devices/{}", view.device.id);
     let credentials = CredentialsFile::new(&state, &view.device, &secret);
     let enrolled = EnrolledJson {
@@ -263,17 +260,16 @@ pub(crate) async fn update(
         None => None,
     };
     let driver = driver.map(|driver| driver.map(|Object(driver)| driver.into()));
-    let patch = DevicePatch { name, driver, labels };
-    let mut view = bridge.update_device(id, patch).await?;
-    if let Some(groups) = groups {
-        bridge.set_device_groups(id, groups).await?;
-        view = bridge.device(id).await?;
-    }
-    Ok(Json(DeviceJson::from(view)))
+    let patch = DevicePatch {
+        name,
+        driver,
+        labels,
+        groups,
+    };
+    Ok(Json(DeviceJson::from(bridge.update_device(id, patch).await?)))
 }
 
-/// The groups that are named. They are looked at before anything is done: what a device is and which groups it is in are
-/// changed one after the other.
+/// The groups that are named, or the place of one that there is not.
 async fn known_groups(bridge: &Bridge, groups: Vec<IdJson<GroupId>>) -> Result<Vec<GroupId>, Problem> {
     let groups = ids(groups);
     for (place, id) in groups.iter().enumerate() {

@@ -170,6 +170,7 @@ async fn world() -> Router {
         driver: None,
         labels: Vec::new(),
         secret_hash: sha256(DEVICE_SECRET.as_bytes()),
+        groups: vec![],
     };
     let device = bridge.add_device(device, None).await.expect("a device").device;
     let group = NewGroup {

@@ -106,7 +106,7 @@ impl Core {
         self.stage_refusals();
         // Where there is nothing to write there may be a write under way.
         let ticket = self.commit();
-        Ok(((), ticket.or(self.pending.back().map(|(last, _)| *last))))
+        Ok(((), ticket.or(self.last_open())))
     }
 
     pub(super) fn stage_refusals(&mut self) {

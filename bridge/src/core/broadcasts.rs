@@ -88,7 +88,7 @@ impl Core {
         Ok(Made::Broadcast(stream))
     }
 
-    /// Newest first, with how many have come how far.
+    /// Newest first, with how many have come how far; that may be on its way to the disk: see [`Core::last_open`].
     pub(crate) fn broadcasts(
         &self,
         before: Option<StreamId>,
@@ -101,12 +101,12 @@ impl Core {
             .map(|broadcast| (broadcast.clone(), self.counts(broadcast.stream)))
     }
 
-    pub(crate) fn broadcast(&self, stream: StreamId) -> Option<(Broadcast, Counts)> {
-        let broadcast = self.broadcasts.get(&stream)?;
-        Some((broadcast.clone(), self.counts(stream)))
+    pub(crate) fn broadcast(&self, stream: StreamId) -> Option<Broadcast> {
+        self.broadcasts.get(&stream).cloned()
     }
 
-    fn counts(&self, stream: StreamId) -> Counts {
+    /// Counts what is on its way to the disk, too.
+    pub(super) fn counts(&self, stream: StreamId) -> Counts {
         let mut counts = Counts::default();
         let members = self
             .streams

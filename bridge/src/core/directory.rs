@@ -28,6 +28,7 @@ impl Core {
         else {
             return Err(BridgeError::Conflict("there are no device numbers left"));
         };
+        let moves = self.checked_moves(id, &new.groups)?;
         self.next_device += 1;
         self.next_stream += 1;
         let member = |member| Membership {
@@ -54,6 +55,7 @@ impl Core {
         };
         self.put_stream(direct);
         self.put_device(device);
+        self.move_device(id, moves, now);
         self.log_event(EventKind::DeviceEnrolled(id), now);
         Ok(Made::Device(id))
     }
@@ -74,10 +76,25 @@ impl Core {
         Ok(Made::Credentials(id))
     }
 
-    pub(crate) fn update_device(&mut self, id: DeviceId, patch: DevicePatch) -> Staged<()> {
+    pub(crate) fn update_device(&mut self, id: DeviceId, patch: DevicePatch, now: Now) -> Staged<()> {
         let mut device = self.live_device(id)?;
+        // Everything is checked before anything is staged.
+        patch
+            .name
+            .as_ref()
+            .map_or(Ok(()), |name| check_name("/name", name))?;
+        if let Some(driver) = &patch.driver {
+            check_driver(driver.as_ref())?;
+        }
+        patch
+            .labels
+            .as_ref()
+            .map_or(Ok(()), |labels| check_labels(labels))?;
+        let moves = match &patch.groups {
+            Some(groups) => self.checked_moves(id, groups)?,
+            None => Vec::new(),
+        };
         if let Some(name) = patch.name {
-            check_name("/name", &name)?;
             if let Some(state) = self.streams.get(&device.stream) {
                 self.put_stream(Stream {
                     title: name.clone(),
@@ -87,14 +104,13 @@ impl Core {
             device.name = name;
         }
         if let Some(driver) = patch.driver {
-            check_driver(driver.as_ref())?;
             device.driver = driver;
         }
         if let Some(labels) = patch.labels {
-            check_labels(&labels)?;
             device.labels = labels;
         }
         self.put_device(device);
+        self.move_device(id, moves, now);
         self.audit("device.changed", format!("device/{id}"));
         Ok(((), self.commit()))
     }

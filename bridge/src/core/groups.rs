@@ -20,6 +20,13 @@ use waypost_proto::{DeviceId, GroupId, Seq, StreamId, groups_digest, wire};
 type Staged<T> = Result<(T, Option<Ticket>), BridgeError>;
 type Making = Result<Made, BridgeError>;
 
+/// What a device does in a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Move {
+    Join,
+    Leave,
+}
+
 impl Core {
     /// Stages a group, its channel, and that its devices have joined.
     pub(crate) fn add_group(&mut self, new: NewGroup, now: Now) -> Making {
@@ -89,33 +96,44 @@ impl Core {
         Ok(((), self.commit()))
     }
 
-    /// Stages that a device is a member of these groups and of no others.
-    pub(crate) fn set_device_groups(&mut self, device: DeviceId, groups: &[GroupId], now: Now) -> Staged<()> {
-        self.live_device(device)?;
+    /// What has to change so that a device is a member of these groups and of no others: the groups, with whether it joins.
+    pub(super) fn checked_moves(
+        &self,
+        device: DeviceId,
+        groups: &[GroupId],
+    ) -> Result<Vec<(Group, Stream, Move)>, BridgeError> {
         for id in groups {
             self.live_group(*id)
                 .map_err(|_| invalid("/groups", "the ids of groups that there are"))?;
         }
-        self.check_room_for_entry()?;
-        let all: Vec<GroupId> = self.groups.keys().copied().collect();
-        let one = BTreeSet::from([device]);
-        let nobody = BTreeSet::new();
-        for id in all {
-            let Ok(group) = self.live_group(id) else { continue };
+        let mut moves = Vec::new();
+        for id in self.groups.keys() {
+            let Ok(group) = self.live_group(*id) else { continue };
             let channel = self.newest_stream(group.stream)?;
-            match (channel.has(Member::Device(device)), groups.contains(&id)) {
-                (true, false) => self.move_members(&group, channel, &one, &nobody, now),
-                (false, true) => {
-                    if channel.devices().count() >= GROUP_DEVICES_MAX {
-                        return Err(BridgeError::Conflict("a group has at most 10,000 devices"));
-                    }
-                    self.move_members(&group, channel, &nobody, &one, now);
+            match (channel.has(Member::Device(device)), groups.contains(id)) {
+                (true, false) => moves.push((group, channel, Move::Leave)),
+                (false, true) if channel.devices().count() >= GROUP_DEVICES_MAX => {
+                    return Err(BridgeError::Conflict("a group has at most 10,000 devices"));
                 }
+                (false, true) => moves.push((group, channel, Move::Join)),
                 _ => {}
             }
         }
-        self.audit("device.changed", format!("device/{device}"));
-        Ok(((), self.commit()))
+        if !moves.is_empty() {
+            self.check_room_for_entry()?;
+        }
+        Ok(moves)
+    }
+
+    /// Stages what [`Self::checked_moves`] found.
+    pub(super) fn move_device(&mut self, device: DeviceId, moves: Vec<(Group, Stream, Move)>, now: Now) {
+        let (one, nobody) = (BTreeSet::from([device]), BTreeSet::new());
+        for (group, channel, what) in moves {
+            match what {
+                Move::Leave => self.move_members(&group, channel, &one, &nobody, now),
+                Move::Join => self.move_members(&group, channel, &nobody, &one, now),
+            }
+        }
     }
 
     /// Stages that a device, which is revoked, has left all its groups.

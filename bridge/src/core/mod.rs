@@ -471,6 +471,11 @@ impl Core {
         repetition.into_iter().chain(self.sweep.poll_timeout()).min()
     }
 
+    /// The last write that is not yet reported as stored; `None` where everything is on disk.
+    pub(crate) fn last_open(&self) -> Option<Ticket> {
+        self.pending.back().map(|(last, _)| *last)
+    }
+
     /// How many writes are not yet reported as stored.
     pub fn open_writes(&self) -> usize {
         self.pending.len()

@@ -88,6 +88,7 @@ impl World {
             driver: None,
             labels: vec![],
             secret_hash: [1; 32],
+            groups: vec![],
         };
         let Made::Device(id) = self.make(|core, now| core.add_device(new, now)).unwrap() else {
             panic!("a device was made")
@@ -942,6 +943,7 @@ fn keys_that_are_no_longer_remembered_leave_the_disk() {
             driver: None,
             labels: vec![],
             secret_hash: [1; 32],
+            groups: vec![],
         };
         let (_, novelty) = world
             .make_once(Some(once), |core, now| core.add_device(new, now))

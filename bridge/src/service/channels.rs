@@ -3,7 +3,6 @@
 use super::{Bridge, BridgeError, Result};
 use crate::broadcast::{Broadcast, BroadcastView, Counts, NewBroadcast, Outstanding};
 use crate::core::only_entry;
-use crate::device::DeviceId;
 use crate::entry::{Receipt, Rung};
 use crate::group::{GroupId, GroupPatch, GroupView, NewGroup};
 use crate::once::{Made, Novelty, Once};
@@ -53,15 +52,6 @@ impl Bridge {
     /// [`BridgeError::NotFound`].
     pub async fn delete_group(&self, id: GroupId) -> Result<()> {
         self.change(move |core, now| core.delete_group(id, now)).await
-    }
-
-    /// Makes a device a member of these groups and of no others.
-    ///
-    /// # Errors
-    /// [`BridgeError::NotFound`] for the device, [`BridgeError::Invalid`] for a group, [`BridgeError::NoSpace`].
-    pub async fn set_device_groups(&self, device: DeviceId, groups: Vec<GroupId>) -> Result<()> {
-        self.change(move |core, now| core.set_device_groups(device, &groups, now))
-            .await
     }
 
     /// The version of the template catalogue, and the templates on offer, by key.
@@ -119,8 +109,12 @@ impl Bridge {
     /// Broadcasts, newest first; those before `before` where one is given, at most `limit`. Those whose time is over are
     /// left out.
     pub async fn broadcasts(&self, before: Option<StreamId>, limit: usize) -> Result<Vec<BroadcastView>> {
+        // What is counted may be on its way to the disk; it is shown once it is there.
         let found: Vec<(Broadcast, Counts)> = self
-            .inspect(move |core| core.broadcasts(before).take(limit).collect())
+            .change(move |core, _| {
+                let found = core.broadcasts(before).take(limit).collect();
+                Ok((found, core.last_open()))
+            })
             .await?;
         self.read(move |store| {
             let mut views = Vec::with_capacity(found.len());
@@ -144,7 +138,7 @@ impl Bridge {
     /// [`BridgeError::NotFound`].
     pub async fn broadcast(&self, id: StreamId) -> Result<(BroadcastView, Vec<Outstanding>)> {
         let missing = BridgeError::NotFound("broadcast");
-        let Some((broadcast, counts)) = self.inspect(move |core| core.broadcast(id)).await? else {
+        let Some(broadcast) = self.inspect(move |core| core.broadcast(id)).await? else {
             return Err(missing);
         };
         let stream = self.stream(None, id).await?.stream;
@@ -155,6 +149,7 @@ impl Bridge {
             })
             .await?;
         let (entry, receipts) = found.ok_or(missing)?;
+        let counts = counts(&receipts);
         let mut outstanding: Vec<Outstanding> = receipts.iter().filter_map(outstanding).collect();
         outstanding.sort_by_key(|one| (one.rung, one.since_ms, one.device));
         let view = BroadcastView {
@@ -164,6 +159,24 @@ impl Bridge {
         };
         Ok((view, outstanding))
     }
+}
+
+/// Whoever has come to a rung has come to those below it.
+fn counts(receipts: &[Receipt]) -> Counts {
+    let mut counts = Counts {
+        recipients: receipts.len(),
+        ..Counts::default()
+    };
+    for receipt in receipts {
+        let acted = receipt.acted.is_some();
+        let read = acted || receipt.read.is_some();
+        let delivered = read || receipt.delivered.is_some();
+        counts.acted += usize::from(acted);
+        counts.read += usize::from(read);
+        counts.delivered += usize::from(delivered);
+        counts.sent += usize::from(delivered || receipt.sent.is_some());
+    }
+    counts
 }
 
 /// `None` for one who has answered.

@@ -7,7 +7,13 @@ use waypost_bridge::group::{History, NewGroup};
 use waypost_bridge::template::{NewTemplate, Slot, SlotKind};
 
 /// Key, English, German, slots.
-const TEMPLATES: [(&str, &str, &str, &[(&str, SlotKind)]); 6] = [
+type Offered = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static [(&'static str, SlotKind)],
+);
+const TEMPLATES: [Offered; 6] = [
     ("ok", "OK", "OK", &[]),
     ("at_the_gate", "At the gate", "Am Tor", &[]),
     (

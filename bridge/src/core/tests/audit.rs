@@ -48,6 +48,7 @@ fn what_is_done_is_in_the_record_with_its_effect_or_not_at_all() {
         driver: None,
         labels: vec![],
         secret_hash: [1; 32],
+        groups: vec![],
     };
     world.make(|core, now| core.add_device(new.clone(), now)).unwrap();
     world.drain();

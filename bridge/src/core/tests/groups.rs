@@ -342,8 +342,13 @@ fn two_changes_at_the_same_time_do_not_undo_each_other() {
     let mut world = World::new();
     let (a, b) = (world.add_device(), world.add_device());
     let group = world.add_group(&[&a, &b], History::SinceJoining);
-    world.core.set_device_groups(a.id, &[], world.now).unwrap();
-    world.core.set_device_groups(b.id, &[], world.now).unwrap();
+    for device in [a.id, b.id] {
+        let patch = crate::device::DevicePatch {
+            groups: Some(vec![]),
+            ..Default::default()
+        };
+        world.core.update_device(device, patch, world.now).unwrap();
+    }
     world.settle();
     assert_eq!(world.core.group(group.group.id).unwrap().devices, []);
     let seqs: Vec<u64> = world

@@ -245,7 +245,7 @@ fn a_change_that_overtakes_a_revocation_does_not_undo_it() {
         name: Some("back".into()),
         ..Default::default()
     };
-    let refused = world.core.update_device(device.id, renamed);
+    let refused = world.core.update_device(device.id, renamed, world.now);
     assert!(matches!(refused, Err(BridgeError::NotFound(_))), "{refused:?}");
     let refused = world.make(|core, _| core.rotate_secret(device.id, [9; 32]));
     assert!(matches!(refused, Err(BridgeError::Conflict(_))), "{refused:?}");
