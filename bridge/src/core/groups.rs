@@ -15,7 +15,7 @@ use crate::store::Change;
 use crate::stream::{Member, Membership, Stream, StreamKind};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
-use waypost_proto::{DeviceId, GroupId, Seq, StreamId, groups_digest, wire};
+use waypost_proto::{DeviceId, GroupId, PersonId, Seq, StreamId, groups_digest, wire};
 
 type Staged<T> = Result<(T, Option<Ticket>), BridgeError>;
 type Making = Result<Made, BridgeError>;
@@ -297,6 +297,23 @@ impl Core {
                 body: EntryBody::Membership(device, change),
             };
             self.append_entry(entry, Member::Office, now);
+        }
+        // Who comes and goes is nothing that somebody in the office has to read.
+        let read_all: Vec<PersonId> = self
+            .people
+            .values()
+            .filter(|person| !person.removed)
+            .map(|person| person.id)
+            .filter(|person| {
+                let cursor = self.cursors.get(&(stream, Member::Person(*person)));
+                cursor.map_or(0, |cursor| cursor.read) == head
+            })
+            .collect();
+        for person in read_all {
+            let reader = Member::Person(person);
+            let mut cursor = self.cursors.get(&(stream, reader)).cloned().unwrap_or_default();
+            cursor.read = seq;
+            self.put_cursor(stream, reader, cursor);
         }
     }
 

@@ -338,6 +338,26 @@ fn membership_survives_a_restart_and_a_deleted_group_takes_no_more() {
 }
 
 #[test]
+fn who_joins_and_leaves_is_nothing_to_read_for_the_office() {
+    let mut world = World::new();
+    let (a, b) = (world.add_device(), world.add_device());
+    let person = world.add_person();
+    let group = world.add_group(&[&a], History::SinceJoining);
+    let unread = |world: &World| {
+        world
+            .core
+            .stream(Some(person), group.group.stream)
+            .unwrap()
+            .unread
+    };
+    assert_eq!(unread(&world), 0);
+    world.hello(&a, 1, 0);
+    world.up(&a, &ops(1, 1, group.group.stream, &["from a"]));
+    world.set_members(group.group.id, &[&a, &b]);
+    assert_eq!(unread(&world), 2, "what was said before stays unread");
+}
+
+#[test]
 fn two_changes_at_the_same_time_do_not_undo_each_other() {
     let mut world = World::new();
     let (a, b) = (world.add_device(), world.add_device());
