@@ -438,7 +438,9 @@ fn dead_links(documents: &[File], exists: impl Fn(&str) -> bool) -> Findings {
 /// words is taken for that of a test: no other name here is so long.
 fn stale_names(documents: &[File], sources: &[File], exists: impl Fn(&str) -> bool) -> Findings {
     let is_path = |name: &str| {
+        // What begins with a slash is a path of HTTP.
         name.contains('/')
+            && !name.starts_with('/')
             && SOURCES.iter().any(|ending| name.ends_with(ending))
             && !name.contains(['*', ' ', '<'])
     };
