@@ -130,7 +130,7 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
     if (rungs === undefined) return;
     rungs.acted = rung(vehicle, Date.parse(reply.server_at));
     if (options.quiet) return;
-    emit("waypost.entry.acted", `stream/${stream.id}/${entry.seq}`, { stream: stream.id, seq: entry.seq, member: deviceMember(vehicle), answer_seq: reply.seq });
+    emit("waypost.entry.acted", `stream/${stream.id}/${entry.seq}`, { stream: stream.id, seq: entry.seq, member: deviceMember(vehicle), answer_stream: own.id, answer_seq: reply.seq });
   }
 
   /** What was written goes to each device that is connected; the rest waits until it is. */

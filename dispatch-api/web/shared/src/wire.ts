@@ -227,7 +227,7 @@ export type FleetEvent =
   | Cloud<"waypost.entry.sent", Climbed>
   | Cloud<"waypost.entry.delivered", Climbed>
   | Cloud<"waypost.entry.read", Climbed>
-  | Cloud<"waypost.entry.acted", { stream: string; seq: number; member: Member; answer_seq: number }>
+  | Cloud<"waypost.entry.acted", { stream: string; seq: number; member: Member; answer_stream: string; answer_seq: number }>
   | Cloud<"waypost.entry.expired", { stream: string; seq: number }>
   | Cloud<"waypost.device.online", { device: string; name: string; since: Time | null }>
   | Cloud<"waypost.device.offline", { device: string; name: string; since: Time | null }>

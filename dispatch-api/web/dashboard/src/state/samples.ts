@@ -83,7 +83,7 @@ export function broadcast(over: Partial<Broadcast> = {}): Broadcast {
 }
 
 export function acted(stream: string, seq: number, member: Member = DRIVER, answer_seq = 1): FleetEvent {
-  return event("waypost.entry.acted", { stream, seq, member, answer_seq });
+  return event("waypost.entry.acted", { stream, seq, member, answer_stream: stream, answer_seq });
 }
 
 export function climbed(rung: "sent" | "delivered" | "read", from_seq: number, seq: number, member: Member = DRIVER, stream = "4711"): FleetEvent {

@@ -37,7 +37,7 @@ test("events_in_any_order_and_more_than_once_give_the_same_thread", () => {
     accepted(3, DRIVER, { reply_to: 1 }),
     climbed("delivered", 1, 2),
     climbed("read", 1, 1),
-    event("waypost.entry.acted", { stream: "4711", seq: 1, member: DRIVER, answer_seq: 3 }),
+    event("waypost.entry.acted", { stream: "4711", seq: 1, member: DRIVER, answer_stream: "4711", answer_seq: 3 }),
   ];
   for (const order of permutations(events)) {
     const thread = apply(apply(empty, order), order);
@@ -49,7 +49,7 @@ test("events_in_any_order_and_more_than_once_give_the_same_thread", () => {
 
 test("a_tick_is_never_taken_back", () => {
   const ladder: EntryState[] = ["Accepted", "Sent", "Delivered", "Read", "Answered"];
-  const events = [climbed("sent", 1, 1), climbed("delivered", 1, 1), climbed("read", 1, 1), event("waypost.entry.acted", { stream: "4711", seq: 1, member: DRIVER, answer_seq: 2 })];
+  const events = [climbed("sent", 1, 1), climbed("delivered", 1, 1), climbed("read", 1, 1), event("waypost.entry.acted", { stream: "4711", seq: 1, member: DRIVER, answer_stream: "4711", answer_seq: 2 })];
   for (const order of permutations(events)) {
     let thread = apply(empty, [accepted(1)]);
     let rank = 0;
@@ -130,7 +130,7 @@ test("we_wait_for_our_newest_entry_until_the_driver_speaks_or_it_is_answered", (
   const ours = apply(empty, [accepted(1), accepted(2)]);
   expect(awaiting(ours)?.seq).toBe(2);
   expect(awaiting(apply(ours, [accepted(3, DRIVER)]))).toBeNull();
-  expect(awaiting(apply(ours, [event("waypost.entry.acted", { stream: "4711", seq: 2, member: DRIVER, answer_seq: 3 })]))).toBeNull();
+  expect(awaiting(apply(ours, [event("waypost.entry.acted", { stream: "4711", seq: 2, member: DRIVER, answer_stream: "4711", answer_seq: 3 })]))).toBeNull();
 });
 
 test("the_answer_to_a_broadcast_answers_nothing_in_the_conversation_that_it_stands_in", () => {
