@@ -5,6 +5,7 @@
 
 import { randomBytes } from "node:crypto";
 
+const SYSTEM = { id: "system", kind: "system", name: "Waypost" };
 const SLOT_KINDS = ["number", "text", "time"];
 const PASSWORD_LENGTH = 12;
 const TEMPLATES = [
@@ -22,8 +23,8 @@ export function seedOffice(world, author) {
   }
   const { vehicles, started } = world;
   const even = vehicles.filter((_, index) => index % 2 === 0);
-  const north = addGroup(world, { name: "North", vehicles: vehicles.slice(-Math.ceil(vehicles.length * 0.75)), history: "none" });
-  addGroup(world, { name: "Refrigerated", vehicles: even, history: "all" });
+  const north = addGroup(world, { name: "North", vehicles: vehicles.slice(-Math.ceil(vehicles.length * 0.75)), history: "none" }, { at: started - 90 * 60_000, quiet: true });
+  addGroup(world, { name: "Refrigerated", vehicles: even, history: "all" }, { at: started - 80 * 60_000, quiet: true });
   world.keys.set("k1", { id: "k1", name: "ERP", role: "integration", created_at: world.iso(started - 86_400_000 * 12), last_used_at: world.iso(started - 240_000), revoked: false });
   if (vehicles.length < 6) return;
   const channel = world.streams.get(north.stream);
@@ -36,7 +37,7 @@ export function seedOffice(world, author) {
   });
   world.answer(channel, said, channel.members()[1], "Tuesday at eight works for me.", { at: started - 50 * 60_000, quiet: true });
   world.append(channel, { id: asks.id, kind: "device", name: asks.name }, "Is the workshop open on Saturday?", { at: started - 48 * 60_000, quiet: true });
-  channel.readByOffice = 2;
+  channel.readByOffice = channel.entries.length - 1;
   const warned = addBroadcast(world, author, { to: { devices: [], groups: [north.id] }, body: { kind: "text", text: "Black ice on I-80 between Lincoln and Omaha. Keep your distance and tell us where you stand." }, urgent: true, at: started - 26 * 60_000, quiet: true });
   const stream = world.streams.get(warned.stream);
   stream.members().forEach((vehicle, index, all) => {
@@ -47,11 +48,24 @@ export function seedOffice(world, author) {
   });
 }
 
-function addGroup(world, { name, vehicles, history }) {
-  const group = { id: world.nextId(), name, stream: world.nextId(), history, vehicles: new Set(vehicles) };
+function addGroup(world, { name, vehicles, history }, options = {}) {
+  const group = { id: world.nextId(), name, stream: world.nextId(), history, vehicles: new Set() };
   world.groups.set(group.id, group);
   world.addStream(group.stream, "group", () => group.name, () => [...group.vehicles].filter((vehicle) => !vehicle.revoked));
+  setVehicles(world, group, new Set(vehicles), options);
   return group;
+}
+
+/** Its conversation tells who left and who joined. */
+function setVehicles(world, group, vehicles, options = {}) {
+  const before = group.vehicles;
+  group.vehicles = vehicles;
+  const note = (event) => (vehicle) => {
+    const device = { id: vehicle.id, kind: "device", name: vehicle.name };
+    world.append(world.streams.get(group.stream), SYSTEM, { kind: "system", event, device, text: `${vehicle.name} ${event}` }, options);
+  };
+  [...before].filter((vehicle) => !vehicles.has(vehicle)).forEach(note("left"));
+  [...vehicles].filter((vehicle) => !before.has(vehicle)).forEach(note("joined"));
 }
 
 function addBroadcast(world, author, { to, body, urgent, at = Date.now(), quiet = false }) {
@@ -185,7 +199,7 @@ export function officeRoutes(world, { authorOf, deviceJson }) {
       admin(([, id], { body }) => {
         const group = groupOf(world, id);
         if (body.name !== undefined) group.name = named(body, groups.values(), id);
-        if (body.devices !== undefined) group.vehicles = vehiclesOf(body.devices);
+        if (body.devices !== undefined) setVehicles(world, group, vehiclesOf(body.devices));
         group.history = body.history ?? group.history;
         return [200, groupJson(group)];
       }),
@@ -268,7 +282,10 @@ export function officeRoutes(world, { authorOf, deviceJson }) {
         if (body.driver !== undefined) vehicle.driver = body.driver;
         if (body.groups !== undefined) {
           const chosen = body.groups.map((group) => groupOf(world, group));
-          for (const group of groups.values()) group.vehicles[chosen.includes(group) ? "add" : "delete"](vehicle);
+          for (const group of groups.values()) {
+            const others = [...group.vehicles].filter((other) => other !== vehicle);
+            if (chosen.includes(group) !== group.vehicles.has(vehicle)) setVehicles(world, group, new Set(chosen.includes(group) ? [...others, vehicle] : others));
+          }
         }
         return [200, deviceJson(vehicle)];
       }),

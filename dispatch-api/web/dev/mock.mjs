@@ -137,6 +137,8 @@ export async function startMock({ port = 0, vehicles: count = 12, seed = 7, pass
   function deliver(stream) {
     if (idle) return;
     for (const entry of stream.entries) {
+      // Nobody waits for what the system noted.
+      if (entry.body.kind === "system") continue;
       for (const [vehicle, rungs] of stream.rungs.get(entry.seq).devices) {
         if (rungs.sent !== undefined || !vehicle.online || vehicle.revoked) continue;
         climb(stream, entry, "sent", vehicle);

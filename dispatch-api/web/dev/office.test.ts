@@ -67,14 +67,15 @@ test("a_quick_reply_that_nobody_takes_back_is_sent_once", async () => {
 test("a_message_to_a_group_counts_its_members_as_they_receive_and_read", async () => {
   const { stream } = north();
   dispatch.send(stream, "to all of you", false, null);
-  await vi.waitFor(() => expect(bodies(stream)).toHaveLength(1));
-  const label = () => standingLabel(standingOf(dispatch.thread(stream), dispatch.thread(stream).entries[0]!, dispatch.now));
+  await vi.waitFor(() => expect(bodies(stream).at(-1)).toEqual({ kind: "text", text: "to all of you" }));
+  const said = dispatch.thread(stream).entries.at(-1)!;
+  const label = () => standingLabel(standingOf(dispatch.thread(stream), said, dispatch.now));
   expect(label()).toBe("Accepted");
-  mock.climb(stream, 1, "delivered", "c");
+  mock.climb(stream, said.seq, "delivered", "c");
   await vi.waitFor(() => expect(label()).toBe("Delivered 1 of 3"));
-  for (const device of NORTH) mock.climb(stream, 1, "read", device);
+  for (const device of NORTH) mock.climb(stream, said.seq, "read", device);
   await vi.waitFor(() => expect(label()).toBe("Read"));
-  mock.answer(stream, 1, "d", "understood");
+  mock.answer(stream, said.seq, "d", "understood");
   await vi.waitFor(() => expect([label(), dispatch.groupRows.find((row) => row.stream.id === stream)?.unread]).toEqual(["Answered 1 of 3", 1]));
 });
 

@@ -163,7 +163,7 @@ export type Body =
   | { kind: "place"; position: { lat: number; lon: number }; label: string | null }
   | { kind: "file"; file: string; name: string; type: string; bytes: number; caption: string | null }
   | { kind: "job"; job: string; change: unknown }
-  | { kind: "system"; text?: string };
+  | { kind: "system"; event: "joined" | "left"; device: Member; text: string };
 
 export interface Entry {
   stream: string;

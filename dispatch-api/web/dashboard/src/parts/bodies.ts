@@ -7,6 +7,7 @@ export function textOf(body: Body): string {
     case "text":
     case "reply":
     case "alert":
+    case "system":
       return body.text;
     case "place":
       return body.label ?? "Place";
@@ -14,8 +15,6 @@ export function textOf(body: Body): string {
       return body.caption ?? body.name;
     case "job":
       return "Job changed";
-    case "system":
-      return body.text ?? "Notice";
     default:
       // A newer server may send kinds that this page has not heard of.
       return "A kind of message that this page cannot show; reload to update it.";
