@@ -45,3 +45,10 @@ test("what_drivers_write_to_a_group_is_unread_and_urgent_where_it_is", () => {
   expect(ids("unread")).toEqual(["Spoken", "7c"]);
   expect(sample()[0]?.row).toMatchObject({ unread: 1, urgentUnread: true });
 });
+
+test("who_joins_after_our_last_word_does_not_hide_who_has_yet_to_read_it", () => {
+  const one = group("Waiting");
+  const joined = entry(2, ME, { author: { id: "system", kind: "system", name: "Waypost" }, body: { kind: "system", event: "joined", device: driver("b"), text: "b joined" } });
+  const [row] = groupRowsOf(new Map([[one.id, one]]), new Map([[one.id, threadOf(one, entry(1, ME), joined)]]), []);
+  expect(row?.waitsFor).toMatchObject({ entry: { seq: 1 }, tally: { recipients: 2, read: 0 } });
+});

@@ -2,7 +2,7 @@
 
 import type { Entry, Stream } from "@waypost/shared/wire";
 import type { Outbox } from "./outbox.ts";
-import { isOurs, isTheirs, lastEntry, tallyOf, unreadOf, type Tally, type Thread } from "./thread.ts";
+import { isOurs, isTheirs, lastEntry, lastSaid, tallyOf, unreadOf, type Tally, type Thread } from "./thread.ts";
 
 export interface GroupRow {
   readonly stream: Stream;
@@ -26,15 +26,16 @@ export function groupRowsOf(streams: ReadonlyMap<string, Stream>, threads: Reado
         stream,
         unread,
         urgentUnread: unread > 0 && thread !== undefined && thread.entries.filter(isTheirs).slice(-unread).some((entry) => entry.urgent),
-        waitsFor: thread === undefined || last === null ? null : waitsFor(thread, last),
+        waitsFor: thread === undefined ? null : waitsFor(thread),
         unsent: outbox.filter((message) => message.stream === stream.id && message.state === "failed").length,
         last,
       };
     });
 }
 
-function waitsFor(thread: Thread, last: Entry): GroupRow["waitsFor"] {
-  if (!isOurs(last)) return null;
+function waitsFor(thread: Thread): GroupRow["waitsFor"] {
+  const last = lastSaid(thread);
+  if (last === null || !isOurs(last)) return null;
   const tally = tallyOf(thread, last);
   return tally.read < tally.recipients ? { entry: last, tally } : null;
 }

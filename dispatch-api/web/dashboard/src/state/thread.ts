@@ -303,6 +303,11 @@ export function lastEntry(thread: Thread): Entry | null {
   return thread.entries.at(-1) ?? null;
 }
 
+/** The newest entry that somebody wrote: who joins or leaves says nothing. */
+export function lastSaid(thread: Thread): Entry | null {
+  return thread.entries.findLast((entry) => entry.body.kind !== "system") ?? null;
+}
+
 /** Our newest entry when nobody on the other side has spoken since: the one that a dispatcher waits on. */
 export function awaiting(thread: Thread): Entry | null {
   const last = lastEntry(thread);
