@@ -53,6 +53,18 @@ pub struct Counts {
     pub acted: usize,
 }
 
+impl Counts {
+    /// One more recipient, who has come to this rung; `None` for accepted, and no further.
+    pub(crate) fn count(&mut self, highest: Option<Rung>) {
+        let reached = |rung| usize::from(highest >= Some(rung));
+        self.recipients += 1;
+        self.sent += reached(Rung::Sent);
+        self.delivered += reached(Rung::Delivered);
+        self.read += reached(Rung::Read);
+        self.acted += reached(Rung::Acted);
+    }
+}
+
 /// A recipient who has not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outstanding {

@@ -138,3 +138,20 @@ pub struct Receipt {
     /// Answered.
     pub acted: Option<Moment>,
 }
+
+impl Receipt {
+    /// The highest rung that was reached, and when; `None` for accepted, and no further. Whoever has come to a rung has
+    /// come to those below it.
+    pub fn highest(&self) -> (Option<Rung>, Moment) {
+        let rungs = [
+            (self.acted, Rung::Acted),
+            (self.read, Rung::Read),
+            (self.delivered, Rung::Delivered),
+            (self.sent, Rung::Sent),
+        ];
+        let reached = rungs
+            .into_iter()
+            .find_map(|(moment, rung)| Some((Some(rung), moment?)));
+        reached.unwrap_or((None, self.accepted))
+    }
+}

@@ -3,7 +3,7 @@
 use super::directory::invalid;
 use super::{Core, Effect, Now};
 use crate::broadcast::{Broadcast, Counts, NewBroadcast, RECIPIENTS_MAX};
-use crate::entry::{Author, Entry, EntryBody, Moment};
+use crate::entry::{Author, Entry, EntryBody, Moment, Rung};
 use crate::once::Made;
 use crate::service::BridgeError;
 use crate::store::Change;
@@ -113,17 +113,18 @@ impl Core {
             .get(&stream)
             .map_or(&[][..], |state| &state.stream.members);
         for membership in members {
-            counts.recipients += 1;
-            let Some(cursor) = self.cursors.get(&(stream, membership.member)) else {
-                continue;
-            };
-            let answered = cursor.answered > 0;
-            let read = answered || cursor.read > 0;
-            let delivered = read || cursor.delivered.contains(only_entry().number());
-            counts.acted += usize::from(answered);
-            counts.read += usize::from(read);
-            counts.delivered += usize::from(delivered);
-            counts.sent += usize::from(delivered || cursor.sent > 0);
+            let cursor = self.cursors.get(&(stream, membership.member));
+            counts.count(cursor.and_then(|cursor| {
+                let rungs = [
+                    (cursor.answered > 0, Rung::Acted),
+                    (cursor.read > 0, Rung::Read),
+                    (cursor.delivered.contains(only_entry().number()), Rung::Delivered),
+                    (cursor.sent > 0, Rung::Sent),
+                ];
+                rungs
+                    .into_iter()
+                    .find_map(|(reached, rung)| reached.then_some(rung))
+            }));
         }
         counts
     }

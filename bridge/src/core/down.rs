@@ -246,9 +246,10 @@ impl Core {
         if last < fetch.head {
             self.dirty_groups.insert(fetch.stream);
         }
+        let terms = EntryTerms::default();
         let places: Vec<Place> = entries
             .iter()
-            .map(|entry| Item::Entry(Box::new(entry.clone()), EntryTerms::default()).place())
+            .map(|entry| place_of(entry, entry_bytes(entry, &terms)))
             .collect();
         let bytes: usize = places.iter().map(|place| place.bytes).sum();
         let (mut in_step, mut oldest_catalogue) = (Vec::new(), u32::MAX);
@@ -553,16 +554,7 @@ impl Item {
     /// About how many bytes it adds to a frame.
     fn bytes(&self) -> usize {
         match self {
-            Self::Entry(entry, terms) => {
-                32 + match &entry.body {
-                    EntryBody::Text(text) => text.len(),
-                    EntryBody::Reply(reply) => {
-                        let texts: usize = reply.texts.iter().map(|text| text.len() + 2).sum();
-                        12 + 5 * reply.numbers.len() + texts + terms.said.len()
-                    }
-                    EntryBody::Membership(..) => 10,
-                }
-            }
+            Self::Entry(entry, terms) => entry_bytes(entry, terms),
             Self::Skip { .. } => 14,
         }
     }
@@ -570,12 +562,7 @@ impl Item {
     fn place(&self) -> Place {
         let bytes = self.bytes();
         match self {
-            Self::Entry(entry, _) => Place {
-                stream: entry.stream,
-                last_seq: entry.seq.number(),
-                bytes,
-                author: Some(entry.author),
-            },
+            Self::Entry(entry, _) => place_of(entry, bytes),
             Self::Skip { stream, last_seq, .. } => Place {
                 stream: *stream,
                 last_seq: *last_seq,
@@ -608,6 +595,27 @@ impl Item {
                 reason: reason.into(),
             }),
         }
+    }
+}
+
+/// About how many bytes an entry adds to a frame.
+fn entry_bytes(entry: &Entry, terms: &EntryTerms) -> usize {
+    32 + match &entry.body {
+        EntryBody::Text(text) => text.len(),
+        EntryBody::Reply(reply) => {
+            let texts: usize = reply.texts.iter().map(|text| text.len() + 2).sum();
+            12 + 5 * reply.numbers.len() + texts + terms.said.len()
+        }
+        EntryBody::Membership(..) => 10,
+    }
+}
+
+fn place_of(entry: &Entry, bytes: usize) -> Place {
+    Place {
+        stream: entry.stream,
+        last_seq: entry.seq.number(),
+        bytes,
+        author: Some(entry.author),
     }
 }
 

@@ -149,7 +149,10 @@ impl Bridge {
             })
             .await?;
         let (entry, receipts) = found.ok_or(missing)?;
-        let counts = counts(&receipts);
+        let mut counts = Counts::default();
+        for receipt in &receipts {
+            counts.count(receipt.highest().0);
+        }
         let mut outstanding: Vec<Outstanding> = receipts.iter().filter_map(outstanding).collect();
         outstanding.sort_by_key(|one| (one.rung, one.since_ms, one.device));
         let view = BroadcastView {
@@ -161,42 +164,13 @@ impl Bridge {
     }
 }
 
-/// Whoever has come to a rung has come to those below it.
-fn counts(receipts: &[Receipt]) -> Counts {
-    let mut counts = Counts {
-        recipients: receipts.len(),
-        ..Counts::default()
-    };
-    for receipt in receipts {
-        let acted = receipt.acted.is_some();
-        let read = acted || receipt.read.is_some();
-        let delivered = read || receipt.delivered.is_some();
-        counts.acted += usize::from(acted);
-        counts.read += usize::from(read);
-        counts.delivered += usize::from(delivered);
-        counts.sent += usize::from(delivered || receipt.sent.is_some());
-    }
-    counts
-}
-
 /// `None` for one who has answered.
 fn outstanding(receipt: &Receipt) -> Option<Outstanding> {
     let Member::Device(device) = receipt.member else {
         return None;
     };
-    if receipt.acted.is_some() {
-        return None;
-    }
-    let rungs = [
-        (receipt.read, Some(Rung::Read)),
-        (receipt.delivered, Some(Rung::Delivered)),
-        (receipt.sent, Some(Rung::Sent)),
-        (Some(receipt.accepted), None),
-    ];
-    let (moment, rung) = rungs
-        .into_iter()
-        .find_map(|(moment, rung)| Some((moment?, rung)))?;
-    Some(Outstanding {
+    let (rung, moment) = receipt.highest();
+    (rung != Some(Rung::Acted)).then_some(Outstanding {
         device,
         rung,
         since_ms: moment.server_ms,
