@@ -66,6 +66,7 @@ pub(crate) struct MqttConfig {
     pub(crate) broker: BrokerChoice,
     pub(crate) public: Vec<String>,
     pub(crate) topic_prefix: String,
+    session_expiry_max_s: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,6 +82,10 @@ pub(crate) struct BrokerConfig {
     topic_levels_max: usize,
     topic_bytes_max: usize,
     subscriptions_max: usize,
+    sessions_max: usize,
+    sessions_per_principal_max: usize,
+    detached_queued_bytes_max: usize,
+    detached_bytes_max: usize,
     inflight_max: u16,
     queued_bytes_max: usize,
     retained_max: usize,
@@ -238,6 +243,11 @@ impl Config {
         }
     }
 
+    /// The bounds of the broker, with as many connections as there are files for.
+    pub(crate) fn broker_limits(&self, connections: Connections) -> Limits {
+        self.broker.limits(&self.mqtt, connections)
+    }
+
     /// What the bridge is started with.
     pub(crate) fn bridge_options(&self) -> anyhow::Result<BridgeOptions> {
         Ok(BridgeOptions {
@@ -307,10 +317,23 @@ impl BrokerConfig {
             self.subscriptions_max >= 4,
             "broker.subscriptions_max is at least 4: a device needs them",
         );
+        rules.require(
+            self.sessions_max >= self.connections_max,
+            "broker.sessions_max is at least connections_max: each connection has a session",
+        );
+        rules.require(
+            self.sessions_per_principal_max >= 1,
+            "broker.sessions_per_principal_max is at least 1",
+        );
+        rules.require(
+            self.detached_bytes_max >= self.detached_queued_bytes_max,
+            "broker.detached_bytes_max is at least detached_queued_bytes_max",
+        );
         rules.require(self.inflight_max >= 1, "broker.inflight_max is at least 1");
         rules.require(self.receive_maximum >= 1, "broker.receive_maximum is at least 1");
         for (key, bytes) in [
             ("queued_bytes_max", self.queued_bytes_max),
+            ("detached_queued_bytes_max", self.detached_queued_bytes_max),
             ("retained_bytes_max", self.retained_bytes_max),
             ("link_queued_bytes_max", self.link_queued_bytes_max),
         ] {
@@ -327,8 +350,7 @@ impl BrokerConfig {
         rules.require(self.link_hints_max >= 1, "broker.link_hints_max is at least 1");
     }
 
-    /// The bounds of the broker, with as many connections as there are files for.
-    pub(crate) fn limits(&self, connections: Connections) -> Limits {
+    fn limits(&self, mqtt: &MqttConfig, connections: Connections) -> Limits {
         Limits {
             connections_max: connections.mqtt_max,
             handshakes_max: connections.mqtt_handshakes_max,
@@ -340,6 +362,11 @@ impl BrokerConfig {
             topic_levels_max: self.topic_levels_max,
             topic_bytes_max: self.topic_bytes_max,
             subscriptions_max: self.subscriptions_max,
+            session_expiry_max: Duration::from_secs(u64::from(mqtt.session_expiry_max_s)),
+            sessions_max: self.sessions_max,
+            sessions_per_principal_max: self.sessions_per_principal_max,
+            detached_queued_bytes_max: self.detached_queued_bytes_max,
+            detached_bytes_max: self.detached_bytes_max,
             inflight_max: self.inflight_max,
             queued_bytes_max: self.queued_bytes_max,
             retained_max: self.retained_max,
@@ -549,7 +576,7 @@ mod tests {
     fn the_default_file_says_what_the_crates_do_by_themselves() {
         let config = defaults();
         assert_eq!(config.problems(), Vec::<String>::new());
-        assert_eq!(config.broker.limits(config.connections()), Limits::default());
+        assert_eq!(config.broker_limits(config.connections()), Limits::default());
         assert_eq!(config.broker.link_limits(), LinkLimits::default());
         assert_eq!(
             format!("{:?}", config.bridge_options().unwrap()),
@@ -640,6 +667,16 @@ mod tests {
                 "broker.connections_per_address_per_minute = 0",
             ),
             ("broker.rate_addresses_max", "broker.rate_addresses_max = 0"),
+            ("broker.sessions_max", "broker.sessions_max = 9999"),
+            (
+                "broker.sessions_per_principal_max",
+                "broker.sessions_per_principal_max = 0",
+            ),
+            (
+                "broker.detached_queued_bytes_max",
+                "broker.detached_queued_bytes_max = 1000",
+            ),
+            ("broker.detached_bytes_max", "broker.detached_bytes_max = 4194303"),
             ("broker.handshake_timeout_s", "broker.handshake_timeout_s = 4000"),
             (
                 "broker.keep_alive_max_s",

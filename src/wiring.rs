@@ -243,7 +243,7 @@ fn meet_here(
 ) -> anyhow::Result<Devices> {
     let admission = Admission::default();
     let broker = Broker::new(
-        config.broker.limits(connections),
+        config.broker_limits(connections),
         Arc::new(admission.clone()),
         Arc::new(Permissions::new(options.topic_prefix.clone(), admission.clone())),
     );

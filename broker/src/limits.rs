@@ -39,6 +39,20 @@ pub struct Limits {
     /// Filters that one session holds; default 100. One more is answered 0x97 (3.1.1: 0x80):
     /// [`crate::Reason::SubscriptionLimit`].
     pub subscriptions_max: usize,
+    /// How long a session may outlive its connection; default a week. A client that asks for more is told this one in MQTT 5;
+    /// in 3.1.1, where a session that is not clean has no end of its own, it is this one.
+    pub session_expiry_max: Duration,
+    /// Sessions, live and detached together; default 20,000, at least `connections_max`. A CONNECT that would need one more is
+    /// answered 0x97 (3.1.1: 3): [`crate::Reason::SessionLimit`].
+    pub sessions_max: usize,
+    /// Sessions of one principal, live and detached together; default 16. Answered like `sessions_max`.
+    pub sessions_per_principal_max: usize,
+    /// Bytes waiting for one detached session, counted as for `queued_bytes_max`; default 4 MiB. A session that would go over it
+    /// ends, and its client finds none when it is back (session present = 0): [`crate::Reason::SessionQueueFull`].
+    pub detached_queued_bytes_max: usize,
+    /// Bytes waiting for all detached sessions together; default 256 MiB. A session whose next message would go over it ends as
+    /// one does that is over its own bound.
+    pub detached_bytes_max: usize,
     /// Messages of QoS 1 that one session has received and not acknowledged; default 1,024. The client's own receive
     /// maximum counts where it is smaller. At the bound the session's queue waits.
     pub inflight_max: u16,
@@ -78,6 +92,11 @@ impl Default for Limits {
             topic_levels_max: 16,
             topic_bytes_max: 512,
             subscriptions_max: 100,
+            session_expiry_max: Duration::from_secs(7 * 86_400),
+            sessions_max: 20_000,
+            sessions_per_principal_max: 16,
+            detached_queued_bytes_max: 4 * 1024 * 1024,
+            detached_bytes_max: 256 * 1024 * 1024,
             inflight_max: 1_024,
             queued_bytes_max: 1024 * 1024,
             retained_max: 100_000,

@@ -81,6 +81,10 @@ pub enum Reason {
     Expired,
     /// A hint for a link was dropped, since too many waited.
     HintDropped,
+    /// Too many sessions, live and detached, of all or of one principal.
+    SessionLimit,
+    /// A detached session had more waiting than may, and was ended.
+    SessionQueueFull,
 }
 
 /// What the broker does about a [`Reason`] towards the client.
@@ -94,7 +98,7 @@ pub(crate) struct Codes {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 37] = [
+    pub const ALL: [Reason; 39] = [
         Reason::ClientDisconnected,
         Reason::ConnectionLost,
         Reason::HandshakeTimeout,
@@ -132,6 +136,8 @@ impl Reason {
         Reason::TooLargeForReceiver,
         Reason::Expired,
         Reason::HintDropped,
+        Reason::SessionLimit,
+        Reason::SessionQueueFull,
     ];
 
     /// The label of this reason in metrics and logs.
@@ -174,6 +180,8 @@ impl Reason {
             Reason::TooLargeForReceiver => "too_large_for_receiver",
             Reason::Expired => "expired",
             Reason::HintDropped => "hint_dropped",
+            Reason::SessionLimit => "session_limit",
+            Reason::SessionQueueFull => "session_queue_full",
         }
     }
 
@@ -184,7 +192,7 @@ impl Reason {
             Reason::ConnectionLost | Reason::Expired | Reason::HintDropped => (0x80, None),
             Reason::HandshakeTimeout | Reason::NotConnect => (0x82, None),
             Reason::HandshakeLimit | Reason::ServerBusy => (0x89, Some(3)),
-            Reason::ConnectionLimit => (0x97, Some(3)),
+            Reason::ConnectionLimit | Reason::SessionLimit => (0x97, Some(3)),
             Reason::ConnectionRate => (0x9F, Some(3)),
             Reason::UnsupportedVersion => (0x84, Some(1)),
             Reason::BadAuthenticationMethod => (0x8C, None),
@@ -205,7 +213,10 @@ impl Reason {
             Reason::TopicAliasInvalid => (0x94, None),
             Reason::QosNotSupported => (0x9B, None),
             Reason::ReceiveMaximumExceeded => (0x93, None),
-            Reason::SubscriptionLimit | Reason::RetainedLimit | Reason::SlowReceiver => (0x97, None),
+            Reason::SubscriptionLimit
+            | Reason::RetainedLimit
+            | Reason::SlowReceiver
+            | Reason::SessionQueueFull => (0x97, None),
             Reason::KeepAliveTimeout => (0x8D, None),
             Reason::TakenOver => (0x8E, None),
             Reason::Administrative => (0x98, None),
