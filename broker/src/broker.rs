@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -13,8 +13,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
 use crate::auth::{Authenticate, Authorise, Principal};
+use crate::clock::{self, Armed};
 use crate::connection;
-use crate::core::{Core, Subscriber};
+use crate::core::{Core, Wake};
 use crate::limits::{Limits, LinkLimits};
 use crate::link::{self, LinkReceiver, LinkSender};
 use crate::listener;
@@ -44,10 +45,13 @@ impl Broker {
                 authenticate,
                 state: Mutex::new(State {
                     core,
-                    sessions: BTreeMap::new(),
+                    connections: BTreeMap::new(),
                     links: BTreeMap::new(),
                     telemetry,
+                    armed: Armed::default(),
                 }),
+                clock: Arc::new(Signal::default()),
+                clock_runs: AtomicBool::new(false),
                 handshakes: AtomicUsize::new(0),
                 rates: Mutex::new(rates),
                 closing: watch::Sender::new(false),
@@ -133,6 +137,9 @@ pub(crate) struct Shared {
     pub(crate) closing: watch::Sender<bool>,
     rates: Mutex<ConnectionRates>,
     released: Notify,
+    /// Wakes the clock.
+    clock: Arc<Signal>,
+    clock_runs: AtomicBool,
     state: Mutex<State>,
     assigned: AtomicU64,
     assigned_hash: RandomState,
@@ -140,12 +147,35 @@ pub(crate) struct Shared {
 
 struct State {
     core: Core,
-    sessions: BTreeMap<usize, Arc<Signal>>,
+    connections: BTreeMap<usize, Arc<Signal>>,
     links: BTreeMap<usize, Arc<Signal>>,
     telemetry: Telemetry,
+    armed: Armed,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.clock.raise();
+    }
 }
 
 impl Shared {
+    /// Sees to it that the clock runs; called where there is a runtime, when the first connection comes.
+    pub(crate) fn start_clock(self: &Arc<Self>) {
+        if !self.clock_runs.swap(true, Ordering::Relaxed) {
+            tokio::spawn(clock::run(Arc::downgrade(self), self.clock.clone()));
+        }
+    }
+
+    /// Has done what is due by now; when there will be more.
+    pub(crate) fn do_what_is_due(&self) -> Option<Instant> {
+        self.with(|core, now| core.handle_due(now));
+        let mut state = self.lock();
+        let next = state.core.next_due();
+        state.armed.set(next);
+        next
+    }
+
     /// Runs one batch of verbs under the lock, and wakes whoever has something to take when it is free again.
     pub(crate) fn with<R>(&self, verbs: impl FnOnce(&mut Core, Instant) -> R) -> R {
         let now = tokio::time::Instant::now().into_std();
@@ -154,6 +184,10 @@ impl Shared {
             let mut state = self.lock();
             let result = verbs(&mut state.core, now);
             state.settle(&mut signals);
+            let next = state.core.next_due();
+            if state.armed.is_late_for(next) {
+                signals.push(self.clock.clone());
+            }
             result
         };
         for signal in signals {
@@ -175,14 +209,14 @@ impl Shared {
         rate
     }
 
-    /// Lets a session's connection be woken.
-    pub(crate) fn attach_session(&self, key: usize, signal: Arc<Signal>) {
-        self.lock().sessions.insert(key, signal);
+    /// Lets a connection be woken.
+    pub(crate) fn attach_connection(&self, key: usize, signal: Arc<Signal>) {
+        self.lock().connections.insert(key, signal);
     }
 
     /// Gives back the slot of a connection that is gone.
-    pub(crate) fn release_session(&self, key: usize) {
-        self.lock().sessions.remove(&key);
+    pub(crate) fn release_connection(&self, key: usize) {
+        self.lock().connections.remove(&key);
         self.with(|core, now| core.release(key, now));
         self.released.notify_waiters();
     }
@@ -214,8 +248,8 @@ impl State {
     fn settle(&mut self, signals: &mut Vec<Arc<Signal>>) {
         while let Some(wake) = self.core.poll_wake() {
             let signal = match wake {
-                Subscriber::Session(key) => self.sessions.get(&key),
-                Subscriber::Link(key) => self.links.get(&key),
+                Wake::Connection(key) => self.connections.get(&key),
+                Wake::Link(key) => self.links.get(&key),
             };
             signals.extend(signal.cloned());
         }

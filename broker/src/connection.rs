@@ -25,7 +25,7 @@ use tokio::time::{Sleep, sleep_until, timeout};
 use crate::auth::{ConnectAttempt, Principal};
 use crate::broker::Shared;
 use crate::core::decode::{BadConnect, Decoder, read_connect};
-use crate::core::encode::{Encoder, refusal};
+use crate::core::encode::{Encoder, Wanted, refusal};
 use crate::core::packet::{Connect, Packet};
 use crate::core::{ClientIdFrom, Handled};
 use crate::rate::Rate;
@@ -77,6 +77,7 @@ async fn serve_placed<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    shared.start_clock();
     let mut input = BytesMut::new();
     let admitted = match timeout(
         shared.limits.handshake_timeout,
@@ -176,7 +177,8 @@ struct Admitted {
 
 /// Asks the embedder and the core whether the client may come in.
 fn admit(shared: &Shared, mut connect: Connect, peer: SocketAddr) -> Result<Admitted, BadConnect> {
-    let (version, alias_max) = (connect.version, connect.topic_alias_max);
+    let wanted = Wanted::by(&connect);
+    let version = wanted.version;
     let refuse = |reason| BadConnect {
         reason,
         answer: Some(version),
@@ -211,14 +213,14 @@ fn admit(shared: &Shared, mut connect: Connect, peer: SocketAddr) -> Result<Admi
     let key = shared
         .with(|core, now| core.connect(connect, principal.clone(), client_id_from, now))
         .map_err(refuse)?;
-    shared.attach_session(key, signal.clone());
+    shared.attach_connection(key, signal.clone());
     // The first turn of the connection takes what came between the two locks.
     Ok(Admitted {
         key,
         signal,
         principal,
         decoder: Decoder::new(version, &shared.limits),
-        encoder: Encoder::new(version, alias_max, &shared.limits),
+        encoder: Encoder::new(wanted, &shared.limits),
     })
 }
 
@@ -230,7 +232,7 @@ struct Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.shared.release_session(self.key);
+        self.shared.release_connection(self.key);
     }
 }
 

@@ -9,8 +9,9 @@
 //! The one rule: nothing is dropped in silence. A packet is processed, refused with a reason that reaches its sender,
 //! or ends the connection that sent it; a receiver that cannot keep up is disconnected with a reason.
 //!
-//! Sessions are clean: they live as long as their connection, and CONNACK says so. A publish of QoS 1 is acknowledged
-//! once it is routed in memory; what has to survive a crash is the business of those who publish and subscribe.
+//! Sessions live as long as their connection, or longer where the client asks for it, within [`Limits::session_expiry_max`];
+//! they are kept in memory and end with the process. A publish of QoS 1 or 2 is acknowledged once it is routed in memory; what
+//! has to survive a crash is the business of those who publish and subscribe.
 //!
 //! # Example
 //!
@@ -73,6 +74,7 @@
 
 mod auth;
 mod broker;
+mod clock;
 mod connection;
 mod core;
 pub mod filter;

@@ -45,10 +45,10 @@ pub struct Limits {
     /// Sessions, live and detached together; default 20,000, at least `connections_max`. A CONNECT that would need one more is
     /// answered 0x97 (3.1.1: 3): [`crate::Reason::SessionLimit`].
     pub sessions_max: usize,
-    /// Sessions of one principal, live and detached together; default 16. Answered like `sessions_max`.
+    /// Sessions of one principal that outlive their connection; default 16. Answered like `sessions_max`.
     pub sessions_per_principal_max: usize,
-    /// Bytes waiting for one detached session, counted as for `queued_bytes_max`; default 4 MiB. A session that would go over it
-    /// ends, and its client finds none when it is back (session present = 0): [`crate::Reason::SessionQueueFull`].
+    /// Bytes waiting for one detached session, counted as for `queued_bytes_max`; default 4 MiB. With what had come while it was
+    /// connected it may hold `queued_bytes_max` more. A session that would go over it ends, and its client finds none when it is back (session present = 0): [`crate::Reason::SessionQueueFull`].
     pub detached_queued_bytes_max: usize,
     /// Bytes waiting for all detached sessions together; default 256 MiB. A session whose next message would go over it ends as
     /// one does that is over its own bound.
@@ -77,6 +77,13 @@ pub struct Limits {
     pub topic_alias_out_max: u16,
     /// How long a closing connection may take to take its last bytes; default 5 s. Then it is cut.
     pub close_timeout: Duration,
+}
+
+impl Limits {
+    /// The longest session expiry in seconds; 0xFFFFFFFF, which is for ever, where it is that or more.
+    pub(crate) fn session_expiry_max_s(&self) -> u32 {
+        u32::try_from(self.session_expiry_max.as_secs()).unwrap_or(u32::MAX)
+    }
 }
 
 impl Default for Limits {

@@ -57,8 +57,6 @@ pub enum Reason {
     FilterInvalid,
     /// A topic alias that was not established or is over the maximum.
     TopicAliasInvalid,
-    /// A publish of a QoS that is not offered.
-    QosNotSupported,
     /// More unacknowledged publishes than the receive maximum.
     ReceiveMaximumExceeded,
     /// Too many subscriptions in one session.
@@ -85,6 +83,8 @@ pub enum Reason {
     SessionLimit,
     /// A detached session had more waiting than may, and was ended.
     SessionQueueFull,
+    /// A detached session ended because nobody came back to it in time.
+    SessionExpired,
 }
 
 /// What the broker does about a [`Reason`] towards the client.
@@ -124,7 +124,6 @@ impl Reason {
         Reason::TopicInvalid,
         Reason::FilterInvalid,
         Reason::TopicAliasInvalid,
-        Reason::QosNotSupported,
         Reason::ReceiveMaximumExceeded,
         Reason::SubscriptionLimit,
         Reason::RetainedLimit,
@@ -138,6 +137,7 @@ impl Reason {
         Reason::HintDropped,
         Reason::SessionLimit,
         Reason::SessionQueueFull,
+        Reason::SessionExpired,
     ];
 
     /// The label of this reason in metrics and logs.
@@ -168,7 +168,6 @@ impl Reason {
             Reason::TopicInvalid => "topic_invalid",
             Reason::FilterInvalid => "filter_invalid",
             Reason::TopicAliasInvalid => "topic_alias_invalid",
-            Reason::QosNotSupported => "qos_not_supported",
             Reason::ReceiveMaximumExceeded => "receive_maximum_exceeded",
             Reason::SubscriptionLimit => "subscription_limit",
             Reason::RetainedLimit => "retained_limit",
@@ -182,6 +181,53 @@ impl Reason {
             Reason::HintDropped => "hint_dropped",
             Reason::SessionLimit => "session_limit",
             Reason::SessionQueueFull => "session_queue_full",
+            Reason::SessionExpired => "session_expired",
+        }
+    }
+
+    /// What a client is told in a reason string of MQTT 5 [MQTT-2.2.2]: what is wrong, and what would help where that is not
+    /// plain. Short: it may go over a poor network.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Reason::ClientDisconnected => "goodbye",
+            Reason::ConnectionLost => "the connection was lost",
+            Reason::HandshakeTimeout => "no CONNECT came in time",
+            Reason::HandshakeLimit => "too many connections without a CONNECT; try again later",
+            Reason::ConnectionLimit => "too many clients are connected; try again later",
+            Reason::ConnectionRate => "too many connections from this address; try again in a minute",
+            Reason::NotConnect => "the first packet has to be a CONNECT",
+            Reason::UnsupportedVersion => "MQTT 5 and 3.1.1 are spoken here",
+            Reason::BadAuthenticationMethod => "enhanced authentication is not offered",
+            Reason::BadCredentials => "unknown user name or wrong password",
+            Reason::ClientIdNotAllowed => "these credentials may not use this client identifier",
+            Reason::ClientIdInvalid => "a client identifier is needed",
+            Reason::ConnectForbidden => "not allowed to connect",
+            Reason::ServerBusy => "busy; try again later",
+            Reason::ServerUnavailable => "not available at the moment; try again later",
+            Reason::WillForbidden => "the will may not be published",
+            Reason::PublishForbidden => "this topic may not be published",
+            Reason::SubscribeForbidden => "this filter may not be subscribed",
+            Reason::SubscriptionRevoked => "the subscription was revoked",
+            Reason::Malformed => "these bytes are not a packet",
+            Reason::ProtocolError => "the packet breaks the rules of the protocol",
+            Reason::PacketTooLarge => "the packet is larger than the maximum that CONNACK named",
+            Reason::TopicInvalid => "the topic is malformed, too long or too deep",
+            Reason::FilterInvalid => "the filter is malformed, too long or too deep",
+            Reason::TopicAliasInvalid => "the topic alias is unknown or over the maximum",
+            Reason::ReceiveMaximumExceeded => "more publishes unacknowledged than the receive maximum",
+            Reason::SubscriptionLimit => "too many subscriptions",
+            Reason::RetainedLimit => "no room for a further retained message",
+            Reason::SlowReceiver => "messages were not taken quickly enough",
+            Reason::KeepAliveTimeout => "silent for longer than the keep-alive allows",
+            Reason::TakenOver => "another connection took this client identifier",
+            Reason::Administrative => "ended by the operator",
+            Reason::ShuttingDown => "the server is shutting down; it will be back",
+            Reason::TooLargeForReceiver => "larger than the receiver takes",
+            Reason::Expired => "expired",
+            Reason::HintDropped => "too many hints waited",
+            Reason::SessionLimit => "too many sessions; let some expire or connect with clean start",
+            Reason::SessionQueueFull => "too much waited for the session",
+            Reason::SessionExpired => "the session has expired",
         }
     }
 
@@ -189,7 +235,9 @@ impl Reason {
     pub(crate) fn codes(self) -> Codes {
         let (v5, v4_connack) = match self {
             Reason::ClientDisconnected => (0x00, None),
-            Reason::ConnectionLost | Reason::Expired | Reason::HintDropped => (0x80, None),
+            Reason::ConnectionLost | Reason::Expired | Reason::HintDropped | Reason::SessionExpired => {
+                (0x80, None)
+            }
             Reason::HandshakeTimeout | Reason::NotConnect => (0x82, None),
             Reason::HandshakeLimit | Reason::ServerBusy => (0x89, Some(3)),
             Reason::ConnectionLimit | Reason::SessionLimit => (0x97, Some(3)),
@@ -211,7 +259,6 @@ impl Reason {
             Reason::TopicInvalid => (0x90, Some(5)),
             Reason::FilterInvalid => (0x8F, None),
             Reason::TopicAliasInvalid => (0x94, None),
-            Reason::QosNotSupported => (0x9B, None),
             Reason::ReceiveMaximumExceeded => (0x93, None),
             Reason::SubscriptionLimit
             | Reason::RetainedLimit

@@ -7,9 +7,11 @@ use crate::reason::Reason;
 /// What the broker holds now and has counted since it was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Live sessions.
+    /// Sessions, with a connection or without.
     pub sessions: usize,
-    /// Connections that hold a slot: live sessions, those still being closed, and wills that wait for room on a link.
+    /// Sessions without a connection.
+    pub detached: usize,
+    /// Connections that hold a slot: live ones, those still being closed, and wills that wait for room on a link.
     pub connections: usize,
     /// Subscriptions of sessions and links.
     pub subscriptions: usize,
@@ -19,6 +21,10 @@ pub struct Stats {
     pub retained_bytes: usize,
     /// Bytes that wait for sessions, as [`crate::Limits::queued_bytes_max`] counts them.
     pub queued_bytes: usize,
+    /// The part of it that waits for sessions without a connection.
+    pub detached_bytes: usize,
+    /// Messages of QoS 1 and 2 that were sent and are not acknowledged to the end.
+    pub inflight: usize,
     /// CONNECTs that were accepted.
     pub connects: u64,
     /// Messages received from clients and links, and accepted.

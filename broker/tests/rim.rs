@@ -209,7 +209,7 @@ async fn both_versions_reach_each_other() {
     let codes = vec![
         v4::SubscribeReasonCode::Success(QoS4::AtLeastOnce),
         v4::SubscribeReasonCode::Failure,
-        v4::SubscribeReasonCode::Success(QoS4::AtLeastOnce),
+        v4::SubscribeReasonCode::Success(QoS4::ExactlyOnce),
     ];
     assert_eq!(
         four.receive4().await,
@@ -245,6 +245,18 @@ async fn both_versions_reach_each_other() {
     assert_eq!(broker.stats().count(Reason::PublishForbidden), 1);
 }
 
+/// A refusal of version 5 as it would be without its reason string, which has to be there.
+fn without_reason_string(answer: &[u8]) -> Vec<u8> {
+    match answer {
+        [0x20, _, 0, code, properties, 0x1F, 0, text, ..] => {
+            assert_eq!(usize::from(*properties), 3 + usize::from(*text));
+            assert!(answer.len() == 8 + usize::from(*text) && *text > 0);
+            vec![0x20, 3, 0, *code, 0]
+        }
+        _ => answer.to_vec(),
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_refused_connect_is_answered_with_its_code_and_counted() {
     let broker = broker(Limits {
@@ -262,10 +274,13 @@ async fn every_refused_connect_is_answered_with_its_code_and_counted() {
     for (client_id, password, five, four, reason) in table {
         let mut client = Client::dial(&broker);
         client.send(&connect5(client_id, password, None)).await;
-        let mut answer = [0; 5];
-        client.stream.read_exact(&mut answer).await.unwrap();
-        assert_eq!(answer, [0x20, 3, 0, five, 0], "{client_id}");
-        assert_eq!(client.stream.read(&mut answer).await.unwrap(), 0);
+        let mut answer = Vec::new();
+        client.stream.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(
+            without_reason_string(&answer),
+            [0x20, 3, 0, five, 0],
+            "{client_id}"
+        );
 
         let mut client = Client::dial(&broker);
         client
@@ -306,7 +321,7 @@ async fn every_refused_connect_is_answered_with_its_code_and_counted() {
         client.send(sent).await;
         let mut answer = Vec::new();
         client.stream.read_to_end(&mut answer).await.unwrap();
-        assert_eq!(answer, expected, "{reason:?}");
+        assert_eq!(without_reason_string(&answer), expected, "{reason:?}");
         assert_eq!(broker.stats().count(reason), before + 1, "{reason:?}");
     }
 }
@@ -329,7 +344,7 @@ async fn an_empty_client_id_is_assigned_one_and_a_long_keep_alive_is_cut() {
     assert_eq!(properties.server_keep_alive, Some(7));
     assert_eq!(
         (properties.max_qos, properties.session_expiry_interval),
-        (Some(1), Some(0))
+        (None, None)
     );
     assert_eq!(
         (properties.topic_alias_max, properties.receive_max),
@@ -359,9 +374,8 @@ async fn a_forbidden_request_is_refused_by_reason_code() {
         panic!("no PUBACK")
     };
     assert_eq!(ack.reason, v5::PubAckReason::NotAuthorized);
-    let ends: [(Vec<u8>, u8); 5] = [
+    let ends: [(Vec<u8>, u8); 4] = [
         (vec![0x30, 4, 0, 1, b'b', 0], 0x87),
-        (vec![0x34, 8, 0, 3, b'a', b'/', b'x', 0, 1, 0], 0x9B),
         (vec![0x30, 0x80, 0x80, 0x01], 0x95),
         (vec![0xFF; 8], 0x81),
         (connect5("c", "secret", None).to_vec(), 0x82),
@@ -716,9 +730,9 @@ async fn an_address_that_connects_too_often_is_told_so_and_let_in_again_at_its_r
     let _second = Client::join(&broker, "second").await;
     let mut five = Client::dial(&broker);
     five.send(&connect5("third", "secret", None)).await;
-    let mut answer = [0; 5];
-    five.stream.read_exact(&mut answer).await.unwrap();
-    assert_eq!(answer, [0x20, 3, 0, 0x9F, 0]);
+    let mut answer = Vec::new();
+    five.stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(without_reason_string(&answer), [0x20, 3, 0, 0x9F, 0]);
     drop(five);
     // The clock is the test's: this ends when everybody has done what there was to do.
     let everybody_is_idle = || tokio::time::sleep(Duration::from_millis(1));

@@ -1,13 +1,15 @@
-//! CONNECT: who is let in, on which terms, and who has to make way.
+//! CONNECT: who is let in, on which terms, to which session, and who has to make way.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::Core;
+use super::connection::Connection;
 use super::link::Hint;
-use super::message::{QoS, Version};
-use super::packet::{ConnAck, Connect, Output};
+use super::message::Version;
+use super::packet::{ConnAck, Connect, Output, SessionPresent};
 use super::session::Session;
+use super::subscribe::judged_part;
 use crate::auth::{Principal, Verdict};
 use crate::filter;
 use crate::reason::Reason;
@@ -20,26 +22,33 @@ pub(crate) enum ClientIdFrom {
 }
 
 impl Core {
-    /// Lets an authenticated client in; the CONNACK is its first output. A live session with the same client id makes way.
+    /// Lets an authenticated client in; the CONNACK is its first output. A live connection with the same client id makes way.
     ///
     /// # Errors
     /// The reason that goes into the CONNACK; it is counted.
     pub(crate) fn connect(
         &mut self,
-        mut connect: Connect,
+        connect: Connect,
         principal: Principal,
         client_id_from: ClientIdFrom,
         now: Instant,
     ) -> Result<usize, Reason> {
-        if let Err(reason) = self.judge_connect(&mut connect, &principal) {
+        // What is over by now is not taken up again.
+        self.handle_due(now);
+        if let Err(reason) = self.judge_connect(&connect, &principal) {
             self.counters.count(reason, 1);
             return Err(reason);
         }
-        // [MQTT-3.1.4-3] the client that was there is told, and its will goes out before the new one is heard.
-        if let Some(old) = self.clients.get(&principal.client_id).copied() {
-            self.end(old, Reason::TakenOver);
-            self.publish_wills_due(now);
-        }
+        let present = self.make_way(&connect, &principal, now);
+        let session = self
+            .clients
+            .get(&principal.client_id)
+            .copied()
+            .unwrap_or_else(|| {
+                let key = self.sessions.insert(Session::new(principal.clone()));
+                self.clients.insert(Arc::clone(&principal.client_id), key);
+                key
+            });
         let asked_s = connect.keep_alive_s;
         let keep_alive_s = match connect.version {
             // [MQTT-3.2.2-22] the server's own keep-alive holds, where it says one.
@@ -48,14 +57,23 @@ impl Core {
             }
             _ => asked_s,
         };
-        let mut session = Session::new(connect, principal.clone(), keep_alive_s, &self.limits, now);
-        session.say(Output::ConnAck(ConnAck {
+        let asked_expiry_s = connect.session_expiry_s;
+        let expiry_s = asked_expiry_s.min(self.limits.session_expiry_max_s());
+        let mut connection = Connection::new(principal.clone(), connect.version, session, keep_alive_s, now);
+        connection.say(Output::ConnAck(ConnAck {
+            session_present: present,
+            // [MQTT-3.2.2-21] where it is not the client's own.
+            session_expiry_s: (expiry_s != asked_expiry_s).then_some(expiry_s),
             // [MQTT-3.2.2-16] a client that sent none learns its identifier.
             assigned_client_id: (client_id_from == ClientIdFrom::Server).then(|| principal.client_id.clone()),
             server_keep_alive_s: (keep_alive_s != asked_s).then_some(keep_alive_s),
         }));
-        let key = self.sessions.insert(session);
-        self.clients.insert(Arc::clone(&principal.client_id), key);
+        let key = self.connections.insert(connection);
+        self.live += 1;
+        self.not_due(session);
+        let limits = &self.limits;
+        self.sessions
+            .change(session, |session| session.attach(key, connect, expiry_s, limits));
         self.counters.connects += 1;
         self.hint(
             &principal.client_id,
@@ -66,21 +84,59 @@ impl Core {
         Ok(key)
     }
 
-    fn judge_connect(&mut self, connect: &mut Connect, principal: &Principal) -> Result<(), Reason> {
+    /// Ends what was there under this client id, but for a session that the client comes back to.
+    fn make_way(&mut self, connect: &Connect, principal: &Principal, now: Instant) -> SessionPresent {
+        // [MQTT-3.1.4-3] the client that was there is told, and what it leaves goes out before the new one is heard.
+        let before = self.clients.get(&principal.client_id).copied();
+        if let Some(connection) = before.and_then(|key| self.sessions[key].connection) {
+            self.end(connection, Reason::TakenOver, now);
+        }
+        let mut present = SessionPresent::No;
+        // It may have ended with its connection.
+        if let Some(key) = self.clients.get(&principal.client_id).copied() {
+            // [MQTT-3.1.2-4], [MQTT-3.1.2-5]; and nobody takes up what was somebody else's.
+            if connect.clean_start || self.sessions[key].principal != *principal {
+                self.end_session(key, None);
+            } else {
+                self.drop_forbidden_subscriptions(key);
+                // [MQTT-3.1.3-9] it is back before the delay is over: the will of the last connection is not sent.
+                self.not_due(key);
+                self.sessions.change(key, |session| {
+                    session.will = None;
+                    session.will_at = None;
+                });
+                self.due.extend(self.sessions[key].due_at().map(|at| (at, key)));
+                present = SessionPresent::Yes;
+            }
+        }
+        self.settle(now);
+        present
+    }
+
+    /// What a client may read may have changed while it was away.
+    fn drop_forbidden_subscriptions(&mut self, key: usize) {
+        let session = &self.sessions[key];
+        let forbidden: Vec<Arc<str>> = session
+            .filters
+            .iter()
+            .filter(|whole| {
+                self.authorise
+                    .may_subscribe(&session.principal, judged_part(whole))
+                    == Verdict::Deny
+            })
+            .cloned()
+            .collect();
+        self.end_subscriptions(key, &forbidden);
+    }
+
+    fn judge_connect(&mut self, connect: &Connect, principal: &Principal) -> Result<(), Reason> {
         if self.shutting_down {
             return Err(Reason::ShuttingDown);
         }
         if principal.client_id.is_empty() {
             return Err(Reason::ClientIdInvalid);
         }
-        if let Some(will) = &mut connect.will {
-            if will.qos == QoS::ExactlyOnce {
-                // [MQTT-3.2.2-12] 5 is told the maximum; 3.1.1 cannot be, and QoS 1 delivers at least as often.
-                match connect.version {
-                    Version::V5 => return Err(Reason::QosNotSupported),
-                    Version::V311 => will.qos = QoS::AtLeastOnce,
-                }
-            }
+        if let Some(will) = &connect.will {
             if !filter::is_topic(&will.topic) || !self.topic_is_within_bounds(&will.topic) {
                 return Err(Reason::TopicInvalid);
             }
@@ -88,12 +144,27 @@ impl Core {
                 return Err(Reason::WillForbidden);
             }
         }
-        let takes_over = usize::from(self.clients.contains_key(&principal.client_id));
-        let held = self.clients.len() - takes_over + self.wills_owed.len();
-        // Sessions that are still being closed hold memory too; a client that reconnects in a loop must not add to it.
+        let before = self
+            .clients
+            .get(&principal.client_id)
+            .map(|key| &self.sessions[*key]);
+        let takes_over = usize::from(before.is_some_and(|session| session.connection.is_some()));
+        let held = self.live - takes_over + self.wills_owed.len();
+        // Connections that are still being closed hold memory too; a client that reconnects in a loop must not add to it.
         let closing_max = self.limits.connections_max + self.limits.handshakes_max;
-        if held >= self.limits.connections_max || self.sessions.len() >= closing_max {
+        if held >= self.limits.connections_max || self.connections.len() >= closing_max {
             return Err(Reason::ConnectionLimit);
+        }
+        let replaced = usize::from(before.is_some());
+        let replaced_kept = usize::from(
+            before.is_some_and(|session| session.is_kept() && session.principal.name == principal.name),
+        );
+        let is_kept = connect.session_expiry_s > 0 && self.limits.session_expiry_max_s() > 0;
+        let kept = self.sessions.kept_of(&principal.name) - replaced_kept;
+        if self.sessions.len() - replaced >= self.limits.sessions_max
+            || (is_kept && kept >= self.limits.sessions_per_principal_max)
+        {
+            return Err(Reason::SessionLimit);
         }
         Ok(())
     }

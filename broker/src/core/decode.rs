@@ -12,7 +12,7 @@ use rumqttc::v5::mqttbytes::{QoS as QoS5, v5};
 
 use super::gate;
 use super::message::{QoS, Version, property, put_str};
-use super::packet::{Connect, Packet, Publish, Requested, SendRetained, Will};
+use super::packet::{Connect, Packet, Publish, Received, Requested, SendRetained, Will};
 use crate::auth::Retain;
 use crate::filter;
 use crate::limits::Limits;
@@ -100,12 +100,16 @@ fn connect_of_4(bytes: &mut BytesMut, frame_bytes: usize) -> Result<Connect, Rea
             retain: retain(will.retain),
             properties: Bytes::new(),
             lifetime: None,
+            delay: Duration::ZERO,
         }),
         username: username.filter(|name| !name.is_empty()),
         password: password.filter(|word| !word.is_empty()).map(Bytes::from),
         receive_maximum: u16::MAX,
         packet_bytes_max: None,
         topic_alias_max: 0,
+        // A session that is not clean has no end of its own.
+        session_expiry_s: if connect.clean_session { 0 } else { u32::MAX },
+        wants_problem_information: false,
     })
 }
 
@@ -131,16 +135,18 @@ fn connect_of_5(bytes: &mut BytesMut, frame_bytes: usize) -> Result<Connect, Rea
         receive_maximum: asked.and_then(|asked| asked.receive_maximum).unwrap_or(u16::MAX),
         packet_bytes_max: asked.and_then(|asked| asked.max_packet_size),
         topic_alias_max: asked.and_then(|asked| asked.topic_alias_max).unwrap_or(0),
+        session_expiry_s: asked.and_then(|asked| asked.session_expiry_interval).unwrap_or(0),
+        wants_problem_information: asked.and_then(|asked| asked.request_problem_info) != Some(0),
         client_id: connect.client_id,
     })
 }
 
 fn will_of_5(will: v5::LastWill) -> Result<Will, Reason> {
-    let mut lifetime = None;
+    let (mut lifetime, mut delay) = (None, Duration::ZERO);
     let mut encoded = BytesMut::new();
     if let Some(properties) = will.properties {
         lifetime = properties.message_expiry_interval;
-        // The delay is left out: a session ends with its connection, and its will goes out then at the latest.
+        delay = Duration::from_secs(properties.delay_interval.unwrap_or(0).into());
         Forwarded {
             payload_format: properties.payload_format_indicator,
             content_type: properties.content_type.as_deref(),
@@ -159,6 +165,7 @@ fn will_of_5(will: v5::LastWill) -> Result<Will, Reason> {
         retain: retain(will.retain),
         properties: encoded.freeze(),
         lifetime: lifetime.map(|seconds| Duration::from_secs(seconds.into())),
+        delay,
     })
 }
 
@@ -206,7 +213,31 @@ impl Decoder {
                     Some(0x04 | 0x80..=0x83 | 0x90 | 0x93..=0x97 | 0x99) => true,
                     Some(_) => return Err(Reason::ProtocolError),
                 };
-                Ok(Some(Packet::Disconnect { with_will }))
+                let session_expiry_s = match self.version {
+                    Version::V5 => gate::session_expiry_of_disconnect(&frame, header),
+                    Version::V311 => None,
+                };
+                Ok(Some(Packet::Disconnect {
+                    with_will,
+                    session_expiry_s,
+                }))
+            }
+            // The same in both versions, but for the code.
+            (kind @ 4..=7, _) => {
+                let frame = bytes.split_to(header.frame_bytes);
+                let (packet_id, code) =
+                    gate::parts_of_acknowledgement(&frame, header).ok_or(Reason::Malformed)?;
+                let verdict = if code < 0x80 {
+                    Received::Taken
+                } else {
+                    Received::Refused
+                };
+                Ok(Some(match kind {
+                    4 => Packet::PubAck { packet_id },
+                    5 => Packet::PubRec { packet_id, verdict },
+                    6 => Packet::PubRel { packet_id },
+                    _ => Packet::PubComp { packet_id },
+                }))
             }
             (_, Version::V311) => {
                 let packet = v4::Packet::read(bytes, self.packet_bytes_max).map_err(|_| Reason::Malformed)?;
@@ -222,7 +253,6 @@ impl Decoder {
     fn packet_of_5(&mut self, packet: v5::Packet) -> Result<Packet, Reason> {
         match packet {
             v5::Packet::Publish(publish) => self.publish_of_5(publish).map(Packet::Publish),
-            v5::Packet::PubAck(ack) => Ok(Packet::PubAck { packet_id: ack.pkid }),
             v5::Packet::Subscribe(subscribe) => Ok(Packet::Subscribe {
                 packet_id: subscribe.pkid,
                 subscription_id: subscribe
@@ -250,7 +280,7 @@ impl Decoder {
                 filters: unsubscribe.filters,
             }),
             v5::Packet::PingReq(_) => Ok(Packet::PingReq),
-            // A second CONNECT [MQTT-3.1.0-2], or an acknowledgement of a QoS that is not offered.
+            // A second CONNECT [MQTT-3.1.0-2].
             _ => Err(Reason::ProtocolError),
         }
     }
@@ -328,7 +358,6 @@ fn packet_of_4(packet: v4::Packet) -> Result<Packet, Reason> {
             lifetime: None,
             expires_at: None,
         })),
-        v4::Packet::PubAck(ack) => Ok(Packet::PubAck { packet_id: ack.pkid }),
         v4::Packet::Subscribe(subscribe) => Ok(Packet::Subscribe {
             packet_id: subscribe.pkid,
             subscription_id: 0,

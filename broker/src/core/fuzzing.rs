@@ -17,10 +17,10 @@ use rumqttc::mqttbytes::{QoS as QoS4, v4};
 use rumqttc::v5::mqttbytes::{QoS as QoS5, v5};
 
 use super::decode::{Decoder, read_connect};
-use super::encode::Encoder;
+use super::encode::{Encoder, Wanted};
 use super::message::{QoS, Version};
 use super::packet::{Output, Packet};
-use super::{ClientIdFrom, Core, Handled, Subscriber, gate};
+use super::{ClientIdFrom, Core, Handled, Wake, gate};
 use crate::auth::{Authorise, Principal, Retain, Verdict};
 use crate::filter;
 use crate::limits::{Limits, LinkLimits};
@@ -350,7 +350,8 @@ impl World {
             connect.client_id = format!("auto-{}", self.assigned);
         }
         let principal = Principal::new(who.to_string(), connect.client_id.as_str());
-        let (version, alias_max) = (connect.version, connect.topic_alias_max);
+        let wanted = Wanted::by(&connect);
+        let (version, alias_max) = (wanted.version, wanted.topic_alias_max);
         let packet_bytes_max = connect
             .packet_bytes_max
             .map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
@@ -361,7 +362,7 @@ impl World {
             key,
             version,
             decoder: Decoder::new(version, &self.limits),
-            encoder: Encoder::new(version, alias_max, &self.limits),
+            encoder: Encoder::new(wanted, &self.limits),
             input,
             inbox: VecDeque::new(),
             unreadable: None,
@@ -435,7 +436,7 @@ impl World {
     /// Lets those go on whom the core woke.
     fn settle(&mut self) {
         while let Some(wake) = self.core.poll_wake() {
-            let Subscriber::Session(key) = wake else {
+            let Wake::Connection(key) = wake else {
                 continue;
             };
             let woken = self
@@ -452,18 +453,18 @@ impl World {
     fn check(&self) {
         let (core, limits) = (&self.core, &self.limits);
         assert!(core.live() <= limits.connections_max);
-        assert!(core.sessions.len() <= limits.connections_max + limits.handshakes_max);
+        assert!(core.connections.len() <= limits.connections_max + limits.handshakes_max);
+        assert!(core.sessions.len() <= limits.sessions_max);
         assert!(core.retained.len() <= limits.retained_max);
         assert!(core.retained.bytes() <= limits.retained_bytes_max);
         // Retained messages that the link asked for come on top, and it asked when there were none.
         assert!(core.link_queued_bytes(self.link) <= LINK_LIMITS.queued_bytes_max);
         let mut subscriptions = core.links[self.link].filters.len();
-        for (key, session) in &core.sessions {
-            assert!(session.queued_bytes() <= limits.queued_bytes_max);
+        for (key, session) in core.sessions.iter() {
+            assert!(session.queued_bytes() <= limits.queued_bytes_max + limits.detached_queued_bytes_max);
             assert!(session.filters.len() <= limits.subscriptions_max);
             assert!(session.replays.len() <= session.filters.len());
-            let is_live = core.clients.get(&session.principal.client_id) == Some(&key);
-            assert_eq!(is_live, session.ended.is_none());
+            assert_eq!(core.clients.get(&session.principal.client_id), Some(&key));
             subscriptions += session.filters.len();
         }
         assert_eq!(

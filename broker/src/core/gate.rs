@@ -97,7 +97,7 @@ pub(crate) fn check(frame: &[u8], header: Header, version: Version) -> Result<()
     match kind {
         1 => connect(&mut body, version)?,
         3 => return publish(&mut body, flags, version),
-        4..=7 => acknowledgement(&mut body, version)?,
+        4..=7 => acknowledgement(&mut body, kind, version)?,
         8 => subscribe(&mut body, version)?,
         10 => unsubscribe(&mut body, version)?,
         12 => {}
@@ -159,10 +159,20 @@ fn publish(body: &mut Cursor<'_>, flags: u8, version: Version) -> Result<(), Rea
     }
 }
 
-fn acknowledgement(body: &mut Cursor<'_>, version: Version) -> Result<(), Reason> {
+fn acknowledgement(body: &mut Cursor<'_>, kind: u8, version: Version) -> Result<(), Reason> {
     packet_id(body)?;
     if version == Version::V5 && !body.bytes.is_empty() {
-        body.u8()?;
+        // [MQTT-3.4.2-1], [MQTT-3.5.2-1], [MQTT-3.6.2-1], [MQTT-3.7.2-1] one of the codes of its kind.
+        let known = matches!(
+            (kind, body.u8()?),
+            (
+                4 | 5,
+                0x00 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99
+            ) | (6 | 7, 0x00 | 0x92)
+        );
+        if !known {
+            return Err(Reason::Malformed);
+        }
         if !body.bytes.is_empty() {
             properties(body, Packet::Acknowledgement)?;
         }
@@ -235,6 +245,31 @@ enum Packet {
     Subscribe,
     Unsubscribe,
     Disconnect,
+}
+
+/// The session expiry of a DISCONNECT of version 5 that has passed the gate, in seconds; `None` where it says nothing of it.
+pub(crate) fn session_expiry_of_disconnect(frame: &[u8], header: Header) -> Option<u32> {
+    let properties = frame.get(header.header_bytes + 1..)?;
+    let (_, length_bytes) = varint(properties).ok()??;
+    let mut section = Cursor {
+        bytes: properties.get(length_bytes..)?,
+    };
+    while !section.bytes.is_empty() {
+        let id = section.u8().ok()?;
+        if id == property::SESSION_EXPIRY {
+            return section.take(4).ok()?.try_into().ok().map(u32::from_be_bytes);
+        }
+        value(&mut section, id).ok()?;
+    }
+    None
+}
+
+/// The identifier of an acknowledgement that has passed the gate, and its reason code: 0 where it has none.
+pub(crate) fn parts_of_acknowledgement(frame: &[u8], header: Header) -> Option<(u16, u8)> {
+    let mut body = Cursor {
+        bytes: frame.get(header.header_bytes..)?,
+    };
+    Some((body.u16().ok()?, body.u8().unwrap_or(0)))
 }
 
 /// Walks one section of properties: known, allowed here, at most once, of the right form, and ending where it says.

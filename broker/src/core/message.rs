@@ -15,7 +15,7 @@ pub enum QoS {
     AtMostOnce,
     /// 1: acknowledged with PUBACK.
     AtLeastOnce,
-    /// 2: not offered; a subscription that asks for it is granted 1.
+    /// 2: acknowledged with PUBREC, released with PUBREL, completed with PUBCOMP.
     ExactlyOnce,
 }
 
@@ -56,10 +56,14 @@ pub(crate) struct Delivery {
     pub(crate) qos: QoS,
     /// The RETAIN flag that this receiver sees.
     pub(crate) retain: bool,
+    /// The DUP flag: it was sent on an earlier connection of the session.
+    pub(crate) dup: bool,
     /// Zero until it has a place in the in-flight window, and always for QoS 0.
     pub(crate) packet_id: u16,
     /// The identifiers of all of the receiver's subscriptions that matched [MQTT-3.3.4-3].
     pub(crate) subscription_ids: Option<Box<[u32]>>,
+    /// The `$share/group/filter` that it came by: where the receiver goes without having taken it, it is for another member.
+    pub(crate) share: Option<Arc<str>>,
 }
 
 impl Delivery {
@@ -91,9 +95,14 @@ impl Delivery {
                 + ids.iter().map(|id| 1 + varint_len(*id as usize)).sum::<usize>();
             remaining += varint_len(properties) + properties;
         }
-        // [MQTT-3.3.1-2] first send, and sessions end with their connection: DUP = 0.
-        let qos = if with_id { 0b10 } else { 0 };
-        out.put_u8(0x30 | qos | u8::from(self.retain));
+        let qos = match self.qos {
+            QoS::AtMostOnce => 0,
+            QoS::AtLeastOnce => 0b010,
+            QoS::ExactlyOnce => 0b100,
+        };
+        // [MQTT-3.3.1-1] DUP is set when it is sent again, [MQTT-3.3.1-3] whatever it was when it came in.
+        let dup = if self.dup { 0b1000 } else { 0 };
+        out.put_u8(0x30 | dup | qos | u8::from(self.retain));
         put_varint(out, remaining);
         put_str(out, topic.as_bytes());
         if with_id {

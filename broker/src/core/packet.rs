@@ -25,6 +25,10 @@ pub(crate) struct Connect {
     pub(crate) packet_bytes_max: Option<u32>,
     /// Topic aliases that the client lets the broker set.
     pub(crate) topic_alias_max: u16,
+    /// Seconds that the session is to outlive its connection; zero for not at all, 0xFFFFFFFF for ever.
+    pub(crate) session_expiry_s: u32,
+    /// Whether reason strings may stand in packets other than CONNACK and DISCONNECT.
+    pub(crate) wants_problem_information: bool,
 }
 
 /// What is published for a client that goes without a word.
@@ -36,6 +40,8 @@ pub(crate) struct Will {
     pub(crate) retain: Retain,
     pub(crate) properties: Bytes,
     pub(crate) lifetime: Option<Duration>,
+    /// How long it waits for the client to come back to its session.
+    pub(crate) delay: Duration,
 }
 
 /// A PUBLISH, its alias resolved.
@@ -78,6 +84,16 @@ pub(crate) enum Packet {
     PubAck {
         packet_id: u16,
     },
+    PubRec {
+        packet_id: u16,
+        verdict: Received,
+    },
+    PubRel {
+        packet_id: u16,
+    },
+    PubComp {
+        packet_id: u16,
+    },
     Subscribe {
         packet_id: u16,
         filters: Vec<Requested>,
@@ -91,7 +107,17 @@ pub(crate) enum Packet {
     PingReq,
     Disconnect {
         with_will: bool,
+        /// The expiry that the session is to have from now on, in seconds; `None` leaves it as it is.
+        session_expiry_s: Option<u32>,
     },
+}
+
+/// What a client says about a message of QoS 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Received {
+    Taken,
+    /// With a reason code of 0x80 or more: it is over with this message.
+    Refused,
 }
 
 /// Anything the broker tells a client.
@@ -103,6 +129,19 @@ pub(crate) enum Output {
     PubAck {
         packet_id: u16,
         refused: Option<Reason>,
+    },
+    /// `None` where it was taken.
+    PubRec {
+        packet_id: u16,
+        refused: Option<Reason>,
+    },
+    PubRel {
+        packet_id: u16,
+        identifier: Identifier,
+    },
+    PubComp {
+        packet_id: u16,
+        identifier: Identifier,
     },
     SubAck {
         packet_id: u16,
@@ -117,9 +156,26 @@ pub(crate) enum Output {
     Disconnect(Reason),
 }
 
+/// Whether a packet identifier is one that is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Identifier {
+    Known,
+    Unknown,
+}
+
+/// Whether a client finds what it left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SessionPresent {
+    No,
+    Yes,
+}
+
 /// What an accepted client is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConnAck {
+    pub(crate) session_present: SessionPresent,
+    /// The session expiry that holds, in seconds, where it is not the one that was asked for.
+    pub(crate) session_expiry_s: Option<u32>,
     pub(crate) assigned_client_id: Option<Arc<str>>,
     /// The keep-alive that holds, where it is not the one that was asked for.
     pub(crate) server_keep_alive_s: Option<u16>,

@@ -2,7 +2,8 @@
 //!
 //! A receiver with several matching subscriptions gets the message once, at the highest QoS that one of them was granted, with
 //! the identifiers of all of them [MQTT-3.3.4-2], [MQTT-3.3.4-3]; its own no-local subscriptions do not count
-//! [MQTT-3.8.3-3]. A link never gets what it published itself. QoS 1 is acknowledged as soon as the message is routed.
+//! [MQTT-3.8.3-3], and each shared subscription whose turn it is counts for itself. A link never gets what it published
+//! itself. QoS 1 and 2 are acknowledged as soon as the message is routed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use super::packet::{Output, Packet, Publish, Will};
 use super::session::Offered;
 use super::subscribe::Subscription;
 use super::trie::Subscriber;
-use super::{Core, EXPIRED_AT_ONCE, Handled};
+use super::{Core, EXPIRED_AT_ONCE, Handled, Place, is_ready};
 use crate::auth::{Principal, Retain, Verdict};
 use crate::filter;
 use crate::reason::Reason;
@@ -44,9 +45,14 @@ struct LinkFull {
 }
 
 impl Core {
-    pub(super) fn handle_publish(&mut self, key: usize, mut publish: Publish, now: Instant) -> Handled {
-        if let Err(refused) = self.judge_publish(key, &publish, now) {
-            self.refuse_publish(key, &publish, refused);
+    pub(super) fn handle_publish(&mut self, at: Place, mut publish: Publish, now: Instant) -> Handled {
+        // [MQTT-4.3.3-10] until it is released, the same identifier is the same message, and routed already.
+        if publish.qos == QoS::ExactlyOnce && self.sessions[at.session].holds(publish.packet_id) {
+            self.acknowledge_publish(at, &publish, None);
+            return Handled::Done;
+        }
+        if let Err(refused) = self.judge_publish(at, &publish, now) {
+            self.refuse_publish(at, &publish, refused, now);
             return Handled::Done;
         }
         // [MQTT-3.3.2-6] the time that it waits here counts, also before it is routed.
@@ -56,38 +62,34 @@ impl Core {
         let message = Arc::new(Message {
             topic: publish.topic.clone(),
             payload: publish.payload.clone(),
-            from: self.sessions[key].principal.client_id.clone(),
+            from: self.connections[at.connection].principal.client_id.clone(),
             properties: publish.properties.clone(),
             expires_at: publish.expires_at,
         });
-        let from = Some(Subscriber::Session(key));
+        let from = Some(Subscriber::Session(at.session));
         if let Err(LinkFull { link }) = self.route(&message, publish.qos, publish.retain, from, now) {
-            self.links[link].waiting.insert(key);
-            self.sessions[key].paused = true;
+            self.links[link].waiting.insert(at.connection);
+            self.connections[at.connection].paused = true;
             return Handled::Paused(Packet::Publish(publish));
         }
         self.counters.received += 1;
-        if publish.qos == QoS::AtLeastOnce {
-            self.sessions[key].say(Output::PubAck {
-                packet_id: publish.packet_id,
-                refused: None,
-            });
+        if publish.qos == QoS::ExactlyOnce && self.connections[at.connection].ended.is_none() {
+            self.sessions
+                .change(at.session, |session| session.receive(publish.packet_id));
         }
+        self.acknowledge_publish(at, &publish, None);
         Handled::Done
     }
 
-    fn judge_publish(&mut self, key: usize, publish: &Publish, now: Instant) -> Result<(), Refused> {
-        let session = &self.sessions[key];
+    fn judge_publish(&mut self, at: Place, publish: &Publish, now: Instant) -> Result<(), Refused> {
+        let connection = &self.connections[at.connection];
         if !filter::is_topic(&publish.topic) {
             return Err(Refused::Connection(Reason::TopicInvalid));
         }
-        if publish.qos == QoS::ExactlyOnce {
-            // [MQTT-3.2.2-11] CONNACK has announced the maximum.
-            return Err(Refused::Connection(Reason::QosNotSupported));
-        }
-        if session.version == Version::V5
-            && publish.qos == QoS::AtLeastOnce
-            && session.unacknowledged() >= self.limits.receive_maximum
+        let unacknowledged = connection.acknowledgements_unsent() + self.sessions[at.session].unreleased();
+        if connection.version == Version::V5
+            && publish.qos != QoS::AtMostOnce
+            && unacknowledged >= usize::from(self.limits.receive_maximum)
         {
             return Err(Refused::Connection(Reason::ReceiveMaximumExceeded));
         }
@@ -96,7 +98,7 @@ impl Core {
         }
         if self
             .authorise
-            .may_publish(&session.principal, &publish.topic, publish.retain)
+            .may_publish(&connection.principal, &publish.topic, publish.retain)
             == Verdict::Deny
         {
             return Err(Refused::Message(Reason::PublishForbidden));
@@ -109,20 +111,28 @@ impl Core {
         Ok(())
     }
 
-    /// Tells the publisher in the only way its version and QoS have: a PUBACK, or the end of the connection.
-    fn refuse_publish(&mut self, key: usize, publish: &Publish, refused: Refused) {
+    /// Tells the publisher in the only way its version and QoS have: an acknowledgement with a reason, or the end of the
+    /// connection.
+    fn refuse_publish(&mut self, at: Place, publish: &Publish, refused: Refused, now: Instant) {
         match refused {
             Refused::Message(reason)
-                if self.sessions[key].version == Version::V5 && publish.qos == QoS::AtLeastOnce =>
+                if self.connections[at.connection].version == Version::V5
+                    && publish.qos != QoS::AtMostOnce =>
             {
                 self.counters.count(reason, 1);
-                self.sessions[key].say(Output::PubAck {
-                    packet_id: publish.packet_id,
-                    refused: Some(reason),
-                });
+                self.acknowledge_publish(at, publish, Some(reason));
             }
-            Refused::Message(reason) | Refused::Connection(reason) => self.end(key, reason),
+            Refused::Message(reason) | Refused::Connection(reason) => self.end(at.connection, reason, now),
         }
+    }
+
+    fn acknowledge_publish(&mut self, at: Place, publish: &Publish, refused: Option<Reason>) {
+        let packet_id = publish.packet_id;
+        self.connections[at.connection].say(match publish.qos {
+            QoS::AtMostOnce => return,
+            QoS::AtLeastOnce => Output::PubAck { packet_id, refused },
+            QoS::ExactlyOnce => Output::PubRec { packet_id, refused },
+        });
     }
 
     /// Publishes for a link, to be dropped where it waits for longer than `lifetime`; how many sessions it was routed to. No
@@ -164,50 +174,40 @@ impl Core {
             expires_at: lifetime.and_then(|lifetime| now.checked_add(lifetime)),
         });
         let routed = self
-            .route(
-                &message,
-                qos.min(QoS::AtLeastOnce),
-                retain,
-                Some(Subscriber::Link(link)),
-                now,
-            )
+            .route(&message, qos, retain, Some(Subscriber::Link(link)), now)
             .map_err(|LinkFull { .. }| LinkPublishError::PeerFull)?;
         self.counters.received += 1;
-        self.publish_wills_due(now);
+        self.settle(now);
         Ok(routed)
     }
 
-    /// Publishes the wills of sessions that ended, each once [MQTT-3.1.2-8]; one that finds a link full waits for it.
-    pub(super) fn publish_wills_due(&mut self, now: Instant) {
-        // A receiver that is ended by one will may leave another; each session leaves at most one.
-        while let Some(OwedWill { will, principal }) = self.wills_due.pop_front() {
-            // What was allowed at CONNECT may have been revoked since.
-            if self.authorise.may_publish(&principal, &will.topic, will.retain) == Verdict::Deny {
-                self.counters.count(Reason::WillForbidden, 1);
-                continue;
-            }
-            let mut retain = will.retain;
-            if retain == Retain::Yes
-                && !self.retained_has_room(&will.topic, &will.payload, &will.properties, now)
-            {
-                self.counters.count(Reason::RetainedLimit, 1);
-                retain = Retain::No;
-            }
-            let message = Arc::new(Message {
-                topic: will.topic.clone(),
-                payload: will.payload.clone(),
-                from: principal.client_id.clone(),
-                properties: will.properties.clone(),
-                expires_at: will.lifetime.map(|lifetime| now + lifetime),
-            });
-            match self.route(&message, will.qos, retain, None, now) {
-                Ok(_) => self.counters.received += 1,
-                Err(LinkFull { .. }) => self.wills_owed.push_back(OwedWill { will, principal }),
-            }
+    /// Publishes the will of a session, once [MQTT-3.1.2-8]; one that finds a link full waits for it.
+    pub(super) fn publish_will(&mut self, owed: OwedWill, now: Instant) {
+        let OwedWill { will, principal } = &owed;
+        // What was allowed at CONNECT may have been revoked since.
+        if self.authorise.may_publish(principal, &will.topic, will.retain) == Verdict::Deny {
+            return self.counters.count(Reason::WillForbidden, 1);
+        }
+        let mut retain = will.retain;
+        if retain == Retain::Yes && !self.retained_has_room(&will.topic, &will.payload, &will.properties, now)
+        {
+            self.counters.count(Reason::RetainedLimit, 1);
+            retain = Retain::No;
+        }
+        let message = Arc::new(Message {
+            topic: will.topic.clone(),
+            payload: will.payload.clone(),
+            from: principal.client_id.clone(),
+            properties: will.properties.clone(),
+            expires_at: will.lifetime.map(|lifetime| now + lifetime),
+        });
+        match self.route(&message, will.qos, retain, None, now) {
+            Ok(_) => self.counters.received += 1,
+            Err(LinkFull { .. }) => self.wills_owed.push_back(owed),
         }
     }
 
-    /// Hands a message to everybody who asked for it, and keeps it where it is retained. How many sessions it went to.
+    /// Hands a message to everybody who asked for it, and keeps it where it is retained. How many live sessions it went to.
     fn route(
         &mut self,
         message: &Arc<Message>,
@@ -218,13 +218,17 @@ impl Core {
     ) -> Result<usize, LinkFull> {
         let mut matched = std::mem::take(&mut self.matched);
         matched.clear();
-        self.trie
-            .matches(&message.topic, &mut |subscriber, subscription| {
+        let (sessions, limits) = (&self.sessions, &self.limits);
+        self.trie.matches(
+            &message.topic,
+            &|subscriber| is_ready(sessions, limits, subscriber),
+            &mut |subscriber, subscription| {
                 let own = from == Some(subscriber);
                 if !(own && (subscription.no_local || matches!(subscriber, Subscriber::Link(_)))) {
-                    matched.push((subscriber, *subscription));
+                    matched.push((subscriber, subscription.clone()));
                 }
-            });
+            },
+        );
         let full = matched.iter().find_map(|(subscriber, _)| match subscriber {
             Subscriber::Link(link) if self.links[*link].is_full_for(message.cost()) => {
                 Some(LinkFull { link: *link })
@@ -238,9 +242,12 @@ impl Core {
         if retain == Retain::Yes {
             self.retained.set(message.clone(), qos);
         }
-        matched.sort_by_key(|(subscriber, _)| *subscriber);
+        matched.sort_by_key(|(subscriber, subscription)| (*subscriber, subscription.is_shared()));
         let mut routed = 0;
-        for same in matched.chunk_by(|(one, _), (other, _)| one == other) {
+        // Those that are shared come one by one.
+        for same in
+            matched.chunk_by(|one, other| one.0 == other.0 && !one.1.is_shared() && !other.1.is_shared())
+        {
             match same[0].0 {
                 Subscriber::Session(key) => {
                     routed += usize::from(self.deliver(key, delivery(message, qos, retain, same), now));
@@ -264,27 +271,55 @@ impl Core {
         Ok(routed)
     }
 
-    /// Queues one message for one session; a session without room for it ends.
-    fn deliver(&mut self, key: usize, delivery: Delivery, now: Instant) -> bool {
-        let session = &mut self.sessions[key];
-        if !session.has_room_for(delivery.message.cost(), &self.limits) {
-            self.counters.count(Reason::Expired, session.drop_expired(now));
+    /// Queues one message for one session, where it is still there: whether it went to a connected one. A connection that
+    /// has fallen too far behind ends, and its session goes on within its own bound or ends as well.
+    pub(super) fn deliver(&mut self, key: usize, delivery: Delivery, now: Instant) -> bool {
+        let (limits, counters) = (&self.limits, &mut self.counters);
+        let Some(session) = self.sessions.get(key) else {
+            return false;
+        };
+        if session.connection.is_none() && delivery.qos == QoS::AtMostOnce {
+            return false;
         }
-        match session.offer(delivery, &self.limits) {
-            Offered::Queued => {
-                if session.has_output() {
-                    self.wake_session(key);
-                }
+        let cost = delivery.message.cost();
+        let offered = self.sessions.change(key, |session| {
+            if !session.has_room_for(cost, limits) {
+                counters.count(Reason::Expired, session.drop_expired(now));
+            }
+            session.offer(delivery.clone(), limits)
+        });
+        let held = self.sessions.held();
+        match (self.sessions[key].connection, offered) {
+            (Some(_), Offered::Queued) => {
+                self.wake_session(key);
                 true
             }
-            Offered::TooLarge => {
-                self.counters.count(Reason::TooLargeForReceiver, 1);
+            (Some(connection), Offered::Full) => {
+                self.end(connection, Reason::SlowReceiver, now);
+                if self.sessions.get(key).is_some() {
+                    self.deliver(key, delivery, now);
+                } else {
+                    self.leave_to_others(delivery);
+                }
                 false
             }
-            Offered::Full => {
-                self.end(key, Reason::SlowReceiver);
+            (None, Offered::Queued) if held.detached_bytes <= self.limits.detached_bytes_max => false,
+            (None, Offered::Queued) => {
+                self.end_session(key, Some(Reason::SessionQueueFull));
                 false
             }
+            (None, Offered::Full) => {
+                self.end_session(key, Some(Reason::SessionQueueFull));
+                self.leave_to_others(delivery);
+                false
+            }
+        }
+    }
+
+    /// A message that found no place in a session that has just ended.
+    fn leave_to_others(&mut self, delivery: Delivery) {
+        if delivery.share.is_some() {
+            self.left_to_others.push_back(delivery);
         }
     }
 
@@ -347,7 +382,9 @@ fn delivery(
             && same
                 .iter()
                 .any(|(_, subscription)| subscription.retain_as_published),
+        dup: false,
         packet_id: 0,
         subscription_ids: (!ids.is_empty()).then_some(ids),
+        share: same[0].1.share.clone(),
     }
 }

@@ -8,45 +8,54 @@ use super::message::{Delivery, QoS};
 use super::packet::{Output, Requested, SendRetained};
 use super::session::{Offered, Replay};
 use super::trie::Subscriber;
-use super::{Core, REPLAY_BUDGET};
+use super::{Core, Place, REPLAY_BUDGET};
 use crate::auth::{Principal, Verdict};
 use crate::filter;
 use crate::reason::Reason;
 
 /// What a subscriber was granted for one filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subscription {
     pub(crate) qos: QoS,
     pub(crate) no_local: bool,
     pub(crate) retain_as_published: bool,
     /// Zero where the client gave none.
     pub(crate) id: u32,
+    /// The whole `$share/group/filter`, where it is shared.
+    pub(crate) share: Option<Arc<str>>,
+}
+
+impl Subscription {
+    pub(crate) fn is_shared(&self) -> bool {
+        self.share.is_some()
+    }
 }
 
 impl Core {
     pub(super) fn handle_subscribe(
         &mut self,
-        key: usize,
+        at: Place,
         packet_id: u16,
         filters: Vec<Requested>,
         subscription_id: u32,
+        now: Instant,
     ) {
         let mut granted = Vec::with_capacity(filters.len());
         for requested in filters {
             // [MQTT-3.8.3-4] no-local and shared exclude each other.
             if requested.no_local && filter::shared(&requested.filter).is_some() {
-                return self.end(key, Reason::ProtocolError);
+                return self.end(at.connection, Reason::ProtocolError, now);
             }
-            let answer = self.subscribe_one(key, requested, subscription_id);
+            let answer = self.subscribe_one(at.session, &requested, subscription_id);
             if let Err(reason) = answer {
                 self.counters.count(reason, 1);
             }
             granted.push(answer);
         }
-        self.sessions[key].say(Output::SubAck { packet_id, granted });
+        self.connections[at.connection].say(Output::SubAck { packet_id, granted });
     }
 
-    fn subscribe_one(&mut self, key: usize, requested: Requested, id: u32) -> Result<QoS, Reason> {
+    fn subscribe_one(&mut self, key: usize, requested: &Requested, id: u32) -> Result<QoS, Reason> {
         let whole = requested.filter.as_str();
         let (group, inner) = match filter::shared(whole) {
             Some(Ok((group, inner))) => (Some(group), inner),
@@ -59,7 +68,7 @@ impl Core {
         {
             return Err(Reason::FilterInvalid);
         }
-        let session = &mut self.sessions[key];
+        let session = &self.sessions[key];
         if self.authorise.may_subscribe(&session.principal, inner) == Verdict::Deny {
             return Err(Reason::SubscribeForbidden);
         }
@@ -67,93 +76,95 @@ impl Core {
         if is_new && session.filters.len() >= self.limits.subscriptions_max {
             return Err(Reason::SubscriptionLimit);
         }
+        let whole: Arc<str> = whole.into();
         let subscription = Subscription {
-            qos: requested.qos.min(QoS::AtLeastOnce),
+            qos: requested.qos,
             no_local: requested.no_local,
             retain_as_published: requested.retain_as_published,
             id,
+            share: group.map(|_| whole.clone()),
         };
         // [MQTT-3.8.4-3] the same filter again replaces the subscription.
         self.trie
-            .insert(inner, group, Subscriber::Session(key), subscription);
-        let whole: Arc<str> = whole.into();
-        if is_new {
-            session.filters.insert(whole.clone());
-        }
+            .insert(inner, group, Subscriber::Session(key), subscription.clone());
         // [MQTT-3.3.1-9], [-10], [-11] by retain handling; never for a shared one.
         let wants_retained = match requested.retained {
             SendRetained::Always => true,
             SendRetained::WhenNew => is_new,
             SendRetained::Never => false,
         };
-        session.replays.retain(|replay| replay.filter != whole);
-        if wants_retained && group.is_none() {
-            session.replays.push_back(Replay {
-                filter: whole,
-                subscription,
-                after: None,
-            });
-        }
-        Ok(subscription.qos)
+        self.sessions.change(key, |session| {
+            session.filters.insert(whole.clone());
+            session.replays.retain(|replay| replay.filter != whole);
+            if wants_retained && group.is_none() {
+                session.replays.push_back(Replay {
+                    filter: whole,
+                    subscription,
+                    after: None,
+                });
+            }
+        });
+        Ok(requested.qos)
     }
 
-    pub(super) fn handle_unsubscribe(&mut self, key: usize, packet_id: u16, filters: &[String]) {
+    pub(super) fn handle_unsubscribe(&mut self, at: Place, packet_id: u16, filters: &[String]) {
         let existed = filters
             .iter()
             .map(|filter| {
-                let existed = self.sessions[key].filters.remove(filter.as_str());
+                let existed = self.sessions.change(at.session, |session| {
+                    session.replays.retain(|replay| *replay.filter != **filter);
+                    session.filters.remove(filter.as_str())
+                });
                 if existed {
-                    self.sessions[key]
-                        .replays
-                        .retain(|replay| *replay.filter != **filter);
-                    self.remove_from_trie(filter, Subscriber::Session(key));
+                    self.remove_from_trie(filter, Subscriber::Session(at.session));
                 }
                 existed
             })
             .collect();
         // [MQTT-3.10.4-4], [-5] answered whether or not there was one.
-        self.sessions[key].say(Output::UnsubAck { packet_id, existed });
+        self.connections[at.connection].say(Output::UnsubAck { packet_id, existed });
     }
 
-    /// Ends those subscriptions of live sessions for which `whose` and `which` hold; how many there were. What waits for
-    /// such a session and is not covered by another of its subscriptions does not go out any more.
+    /// Ends those subscriptions of sessions for which `whose` and `which` hold; how many there were. What waits for
+    /// such a session, or might be sent to it again, and is not covered by another of its subscriptions does not go out any more.
     pub(crate) fn revoke_subscriptions(
         &mut self,
         whose: impl Fn(&Principal) -> bool,
         which: impl Fn(&str) -> bool,
     ) -> usize {
-        let keys: Vec<usize> = self
-            .clients
-            .values()
-            .copied()
-            .filter(|key| whose(&self.sessions[*key].principal))
-            .collect();
         let mut revoked = 0;
-        for key in keys {
-            let session = &mut self.sessions[key];
-            let gone: Vec<Arc<str>> = session
+        for key in self.sessions_of(whose) {
+            let gone: Vec<Arc<str>> = self.sessions[key]
                 .filters
                 .iter()
                 .filter(|whole| which(judged_part(whole)))
                 .cloned()
                 .collect();
-            if gone.is_empty() {
-                continue;
-            }
-            session.filters.retain(|filter| !gone.contains(filter));
-            session.replays.retain(|replay| !gone.contains(&replay.filter));
-            let left: Vec<Arc<str>> = session.filters.iter().cloned().collect();
-            session.retain_queued(|delivery| {
-                left.iter()
-                    .any(|filter| filter::matches(judged_part(filter), &delivery.message.topic))
-            });
-            for filter in &gone {
-                self.remove_from_trie(filter, Subscriber::Session(key));
-                self.counters.count(Reason::SubscriptionRevoked, 1);
-            }
+            self.end_subscriptions(key, &gone);
             revoked += gone.len();
         }
         revoked
+    }
+
+    /// Ends subscriptions of one session that it may not have any more.
+    pub(super) fn end_subscriptions(&mut self, key: usize, gone: &[Arc<str>]) {
+        if gone.is_empty() {
+            return;
+        }
+        self.sessions.change(key, |session| {
+            session.filters.retain(|filter| !gone.contains(filter));
+            session.replays.retain(|replay| !gone.contains(&replay.filter));
+            let left: Vec<Arc<str>> = session.filters.iter().cloned().collect();
+            session.retain_messages(|delivery| {
+                left.iter()
+                    .any(|filter| filter::matches(judged_part(filter), &delivery.message.topic))
+            });
+        });
+        for filter in gone {
+            self.remove_from_trie(filter, Subscriber::Session(key));
+        }
+        self.counters
+            .count(Reason::SubscriptionRevoked, gone.len() as u64);
     }
 
     /// Subscribes a link; retained messages follow at once, on top of its bound.
@@ -176,6 +187,7 @@ impl Core {
             no_local: true,
             retain_as_published: false,
             id: 0,
+            share: None,
         };
         self.trie
             .insert(filter, None, Subscriber::Link(link), subscription);
@@ -196,45 +208,55 @@ impl Core {
     }
 
     /// Moves the next retained messages that a new subscription asked for into the queue of the session. Called while
-    /// nothing waits there, so that however many there are, they never fill it.
-    pub(super) fn replay_retained(&mut self, key: usize, now: Instant) {
-        let session = &mut self.sessions[key];
-        let Some(mut replay) = session.replays.pop_front() else {
-            return;
-        };
-        let found = self
-            .retained
-            .find(&replay.filter, replay.after.as_deref(), REPLAY_BUDGET, now);
-        let mut go_on_after = found.go_on_after;
-        for kept in found.messages {
-            let topic = kept.message.topic.clone();
-            let id = replay.subscription.id;
-            let offered = session.offer(
-                Delivery {
-                    qos: kept.qos.min(replay.subscription.qos),
-                    message: kept.message,
-                    // [MQTT-3.3.1-8] sent because of a new subscription.
-                    retain: true,
-                    packet_id: 0,
-                    subscription_ids: (id != 0).then(|| Box::from([id])),
-                },
-                &self.limits,
-            );
-            match offered {
-                Offered::Queued => replay.after = Some(topic),
-                Offered::TooLarge => self.counters.count(Reason::TooLargeForReceiver, 1),
-                // The rest has its turn when this has gone; one that never fits is passed over.
-                Offered::Full if session.is_idle() => self.counters.count(Reason::TooLargeForReceiver, 1),
-                Offered::Full => {
-                    go_on_after = replay.after.take();
-                    break;
+    /// nothing waits there, so that however many there are, they never fill it. `Stalled` where there is no room until the
+    /// client has acknowledged what it was sent.
+    pub(super) fn replay_retained(&mut self, key: usize, now: Instant) -> Replayed {
+        let (retained, limits, counters) = (&self.retained, &self.limits, &mut self.counters);
+        self.sessions.change(key, |session| {
+            let Some(mut replay) = session.replays.pop_front() else {
+                return Replayed::Some;
+            };
+            let found = retained.find(&replay.filter, replay.after.as_deref(), REPLAY_BUDGET, now);
+            let (mut go_on_after, mut full) = (found.go_on_after, false);
+            for kept in found.messages {
+                let topic = kept.message.topic.clone();
+                let id = replay.subscription.id;
+                let offered = session.offer(
+                    Delivery {
+                        qos: kept.qos.min(replay.subscription.qos),
+                        message: kept.message,
+                        // [MQTT-3.3.1-8] sent because of a new subscription.
+                        retain: true,
+                        dup: false,
+                        packet_id: 0,
+                        subscription_ids: (id != 0).then(|| Box::from([id])),
+                        share: None,
+                    },
+                    limits,
+                );
+                match offered {
+                    Offered::Queued => replay.after = Some(topic),
+                    // The rest has its turn when this has gone; one that never fits is passed over.
+                    Offered::Full if session.queued_bytes() == 0 => {
+                        counters.count(Reason::TooLargeForReceiver, 1);
+                    }
+                    Offered::Full => {
+                        (full, go_on_after) = (true, replay.after.take());
+                        break;
+                    }
                 }
             }
-        }
-        if go_on_after.is_some() {
-            replay.after = go_on_after;
-            session.replays.push_front(replay);
-        }
+            let stalled = full && session.is_idle();
+            if full || go_on_after.is_some() {
+                replay.after = go_on_after;
+                session.replays.push_front(replay);
+            }
+            if stalled {
+                Replayed::Stalled
+            } else {
+                Replayed::Some
+            }
+        })
     }
 
     /// Takes a filter, as it was subscribed, out of the trie.
@@ -246,8 +268,16 @@ impl Core {
     }
 }
 
+/// What became of a replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replayed {
+    /// What could be moved was; the rest has its turn when that has gone.
+    Some,
+    Stalled,
+}
+
 /// The filter that authorisation judges: without `$share/group/`.
-fn judged_part(whole: &str) -> &str {
+pub(super) fn judged_part(whole: &str) -> &str {
     match filter::shared(whole) {
         Some(Ok((_, inner))) => inner,
         _ => whole,

@@ -9,9 +9,11 @@ use proptest::prelude::*;
 
 use super::link::LinkOutput;
 use super::message::{QoS, Version};
-use super::packet::{Connect, Output, Packet, Publish, Requested, SendRetained, Will};
+use super::packet::{
+    ConnAck, Connect, Output, Packet, Publish, Received, Requested, SendRetained, SessionPresent, Will,
+};
 use super::{ClientIdFrom, Core, Handled, LinkPublishError};
-use crate::auth::{AllowList, Principal, Retain};
+use crate::auth::{AllowList, Principal, Retain, Verdict};
 use crate::filter;
 use crate::limits::{Limits, LinkLimits};
 use crate::reason::Reason;
@@ -44,6 +46,8 @@ fn connect(version: Version, client_id: &str) -> Connect {
         receive_maximum: u16::MAX,
         packet_bytes_max: None,
         topic_alias_max: 0,
+        session_expiry_s: 0,
+        wants_problem_information: true,
     }
 }
 
@@ -55,6 +59,14 @@ fn will(topic: &str) -> Will {
         retain: Retain::No,
         properties: Bytes::new(),
         lifetime: None,
+        delay: Duration::ZERO,
+    }
+}
+
+fn goodbye(with_will: bool) -> Packet {
+    Packet::Disconnect {
+        with_will,
+        session_expiry_s: None,
     }
 }
 
@@ -134,18 +146,29 @@ impl World {
     fn received(&mut self, key: usize) -> Vec<String> {
         let mut payloads = Vec::new();
         loop {
-            let mut ids = Vec::new();
-            for output in self.outputs(key) {
-                if let Output::Publish(delivery) = output {
-                    payloads.push(String::from_utf8(delivery.message.payload.to_vec()).unwrap());
-                    ids.push(delivery.packet_id);
-                }
-            }
-            if ids.is_empty() {
+            let outputs = self.outputs(key);
+            if outputs.is_empty() {
                 return payloads;
             }
-            for packet_id in ids {
-                self.send(key, Packet::PubAck { packet_id });
+            for output in outputs {
+                match output {
+                    Output::Publish(delivery) => {
+                        payloads.push(String::from_utf8(delivery.message.payload.to_vec()).unwrap());
+                        let packet_id = delivery.packet_id;
+                        let verdict = Received::Taken;
+                        self.send(
+                            key,
+                            match delivery.qos {
+                                QoS::ExactlyOnce => Packet::PubRec { packet_id, verdict },
+                                _ => Packet::PubAck { packet_id },
+                            },
+                        );
+                    }
+                    Output::PubRel { packet_id, .. } => {
+                        self.send(key, Packet::PubComp { packet_id });
+                    }
+                    _ => {}
+                }
             }
         }
     }
@@ -218,10 +241,10 @@ fn what_may_not_be_subscribed_is_refused_filter_by_filter_and_counted() {
             "a/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16",
             Err(Reason::FilterInvalid),
         ),
-        ("a/+", Ok(QoS::AtLeastOnce)),
-        ("$share/g/a/x", Ok(QoS::AtLeastOnce)),
-        ("a", Ok(QoS::AtLeastOnce)),
-        ("a", Ok(QoS::AtLeastOnce)),
+        ("a/+", Ok(QoS::ExactlyOnce)),
+        ("$share/g/a/x", Ok(QoS::ExactlyOnce)),
+        ("a", Ok(QoS::ExactlyOnce)),
+        ("a", Ok(QoS::ExactlyOnce)),
         ("q", Err(Reason::SubscriptionLimit)),
     ];
     let filters: Vec<_> = table
@@ -232,7 +255,7 @@ fn what_may_not_be_subscribed_is_refused_filter_by_filter_and_counted() {
     assert_eq!(world.subscribe(key, &filters), expected);
     assert_eq!(world.count(Reason::SubscribeForbidden), 3);
     assert_eq!(world.core.stats().subscriptions, 3);
-    world.send(key, Packet::Disconnect { with_will: false });
+    world.send(key, goodbye(false));
     assert_eq!(world.core.stats().subscriptions, 0);
 }
 
@@ -240,15 +263,17 @@ fn what_may_not_be_subscribed_is_refused_filter_by_filter_and_counted() {
 fn a_publish_that_is_refused_reaches_its_sender_as_its_version_and_qos_allow() {
     use QoS::*;
     use Version::*;
-    // (version, topic, QoS, reason of a PUBACK, reason of the end)
+    // (version, topic, QoS, reason of a PUBACK or PUBREC, reason of the end)
     let table = [
         (V5, "a/x", AtLeastOnce, None, None),
         (V5, "b", AtLeastOnce, Some(Reason::PublishForbidden), None),
         (V5, "b", AtMostOnce, None, Some(Reason::PublishForbidden)),
         (V311, "b", AtLeastOnce, None, Some(Reason::PublishForbidden)),
         (V5, "a/+", AtLeastOnce, None, Some(Reason::TopicInvalid)),
-        (V5, "a/x", ExactlyOnce, None, Some(Reason::QosNotSupported)),
-        (V311, "a/x", ExactlyOnce, None, Some(Reason::QosNotSupported)),
+        (V5, "a/x", ExactlyOnce, None, None),
+        (V311, "a/x", ExactlyOnce, None, None),
+        (V5, "b", ExactlyOnce, Some(Reason::PublishForbidden), None),
+        (V311, "b", ExactlyOnce, None, Some(Reason::PublishForbidden)),
         (
             V5,
             "a/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16",
@@ -265,10 +290,28 @@ fn a_publish_that_is_refused_reaches_its_sender_as_its_version_and_qos_allow() {
         let name = format!("{version:?} {topic} {qos:?}");
         assert_eq!(last_word(&outputs), ended, "{name}");
         if ended.is_none() {
-            assert!(
-                matches!(&outputs[..], [Output::PubAck { packet_id: 1, refused: said }] if *said == refused),
-                "{name}: {outputs:?}"
-            );
+            let said = match (&outputs[..], qos) {
+                (
+                    [
+                        Output::PubAck {
+                            packet_id: 1,
+                            refused,
+                        },
+                    ],
+                    AtLeastOnce,
+                ) => *refused,
+                (
+                    [
+                        Output::PubRec {
+                            packet_id: 1,
+                            refused,
+                        },
+                    ],
+                    ExactlyOnce,
+                ) => *refused,
+                _ => panic!("{name}: {outputs:?}"),
+            };
+            assert_eq!(said, refused, "{name}");
         }
         if let Some(reason) = refused.or(ended) {
             assert_eq!(world.count(reason), 1, "{name}");
@@ -292,12 +335,12 @@ fn a_will_is_judged_at_connect_and_published_unless_the_client_says_goodbye() {
     let table: &[(&str, Leave, bool)] = &[
         (
             "goodbye",
-            |world, key| drop(world.send(key, Packet::Disconnect { with_will: false })),
+            |world, key| drop(world.send(key, goodbye(false))),
             false,
         ),
         (
             "goodbye with will",
-            |world, key| drop(world.send(key, Packet::Disconnect { with_will: true })),
+            |world, key| drop(world.send(key, goodbye(true))),
             true,
         ),
         (
@@ -824,6 +867,525 @@ fn a_link_is_told_why_its_publish_is_refused() {
     }
 }
 
+/// A client that comes back to its session within a minute.
+fn kept(client_id: &str) -> Connect {
+    Connect {
+        clean_start: false,
+        session_expiry_s: 60,
+        ..connect(Version::V5, client_id)
+    }
+}
+
+impl World {
+    /// Connects, and says whether there was a session.
+    fn come_back(&mut self, connect: Connect) -> (usize, bool) {
+        let key = self.try_join(connect).expect("the test expects it to be let in");
+        // The CONNACK only: messages follow when they are asked for.
+        let mut outputs = Vec::new();
+        self.core.drain(key, 0, self.now, &mut outputs);
+        let [Output::ConnAck(ConnAck { session_present, .. })] = outputs[..] else {
+            panic!("{outputs:?}")
+        };
+        (key, session_present == SessionPresent::Yes)
+    }
+
+    fn lose(&mut self, key: usize) {
+        self.core.release(key, self.now);
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+        self.core.handle_due(self.now);
+    }
+}
+
+/// What a client is sent, in short: `1:a!` is the payload "a" under identifier 1, sent again.
+fn in_short(outputs: &[Output]) -> Vec<String> {
+    outputs
+        .iter()
+        .map(|output| match output {
+            Output::Publish(delivery) => format!(
+                "{}:{}{}",
+                delivery.packet_id,
+                String::from_utf8_lossy(&delivery.message.payload),
+                if delivery.dup { "!" } else { "" }
+            ),
+            Output::PubRec { packet_id, .. } => format!("{packet_id} rec"),
+            Output::PubRel {
+                packet_id,
+                identifier,
+            } => format!("{packet_id} rel {identifier:?}"),
+            Output::PubComp {
+                packet_id,
+                identifier,
+            } => format!("{packet_id} comp {identifier:?}"),
+            other => format!("{other:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn a_message_of_qos_2_is_routed_once_until_it_is_released() {
+    let mut world = world(Limits::default());
+    let to = world.join(connect(Version::V5, "to"));
+    world.subscribe(to, &[("q", QoS::AtMostOnce)]);
+    let (from, _) = world.come_back(kept("from"));
+    world.publish(from, "q", QoS::ExactlyOnce, "once");
+    world.publish(from, "q", QoS::ExactlyOnce, "once");
+    assert_eq!(in_short(&world.outputs(from)), ["1 rec", "1 rec"]);
+    // Also on the next connection of the session.
+    world.lose(from);
+    let (from, present) = world.come_back(kept("from"));
+    assert!(present);
+    world.publish(from, "q", QoS::ExactlyOnce, "once");
+    assert_eq!(world.received(to), ["once"]);
+    for _ in 0..2 {
+        world.send(from, Packet::PubRel { packet_id: 1 });
+    }
+    assert_eq!(
+        in_short(&world.outputs(from)),
+        ["1 rec", "1 comp Known", "1 comp Unknown"]
+    );
+    world.publish(from, "q", QoS::ExactlyOnce, "the next");
+    assert_eq!(world.received(to), ["the next"]);
+}
+
+#[test]
+fn what_is_not_acknowledged_is_sent_again_in_its_order_when_the_client_is_back() {
+    let mut world = world(Limits::default());
+    let from = world.join(connect(Version::V311, "from"));
+    let (to, present) = world.come_back(kept("to"));
+    assert!(!present);
+    world.subscribe(to, &[("q", QoS::ExactlyOnce)]);
+    for (payload, qos) in [
+        ("a", QoS::AtLeastOnce),
+        ("b", QoS::ExactlyOnce),
+        ("c", QoS::ExactlyOnce),
+        ("d", QoS::AtMostOnce),
+        ("e", QoS::AtLeastOnce),
+    ] {
+        world.publish(from, "q", qos, payload);
+        world.send(from, Packet::PubRel { packet_id: 1 });
+    }
+    assert_eq!(in_short(&world.outputs(to)), ["1:a", "2:b", "3:c", "0:d", "4:e"]);
+    let verdict = Received::Taken;
+    world.send(to, Packet::PubAck { packet_id: 1 });
+    world.send(
+        to,
+        Packet::PubRec {
+            packet_id: 2,
+            verdict,
+        },
+    );
+    assert_eq!(in_short(&world.outputs(to)), ["2 rel Known"]);
+    world.publish(from, "q", QoS::AtLeastOnce, "f");
+    world.outputs(to);
+    world.lose(to);
+    world.publish(from, "q", QoS::AtMostOnce, "not for one who is away");
+    world.publish(from, "q", QoS::AtLeastOnce, "g");
+    // The window of the new connection counts what is sent again, too.
+    let (to, present) = world.come_back(Connect {
+        receive_maximum: 3,
+        ..kept("to")
+    });
+    assert!(present);
+    assert_eq!(in_short(&world.outputs(to)), ["2 rel Known", "3:c!", "4:e!"]);
+    assert!(world.outputs(to).is_empty());
+    world.send(to, Packet::PubComp { packet_id: 2 });
+    world.send(
+        to,
+        Packet::PubRec {
+            packet_id: 3,
+            verdict,
+        },
+    );
+    assert_eq!(in_short(&world.outputs(to)), ["3 rel Known", "1:f!"]);
+    world.send(to, Packet::PubAck { packet_id: 4 });
+    assert_eq!(in_short(&world.outputs(to)), ["4:g"]);
+    // An acknowledgement of the wrong kind frees nothing.
+    world.send(to, Packet::PubAck { packet_id: 3 });
+    world.send(to, Packet::PubComp { packet_id: 1 });
+    assert_eq!(world.core.stats().inflight, 3);
+    for packet_id in [1, 4] {
+        world.send(to, Packet::PubAck { packet_id });
+    }
+    world.send(to, Packet::PubComp { packet_id: 3 });
+    let stats = world.core.stats();
+    assert_eq!((stats.inflight, stats.queued_bytes), (0, 0));
+}
+
+#[test]
+fn a_session_ends_with_its_expiry_or_a_clean_start() {
+    let mut world = world(Limits {
+        session_expiry_max: Duration::from_secs(100),
+        ..Limits::default()
+    });
+    let from = world.join(connect(Version::V5, "from"));
+    // (asked for, whether the next one starts clean, seconds away, whether it is there)
+    let table = [
+        (60, false, 59, true),
+        (60, false, 60, false),
+        (60, true, 1, false),
+        (0, false, 0, false),
+        (u32::MAX, false, 99, true),
+        (u32::MAX, false, 100, false),
+    ];
+    for (expiry_s, clean_start, away_s, there) in table {
+        let attempt = Connect {
+            session_expiry_s: expiry_s,
+            ..kept("c")
+        };
+        let (key, _) = world.come_back(attempt.clone());
+        world.subscribe(key, &[("q", QoS::AtLeastOnce)]);
+        world.lose(key);
+        world.publish(from, "q", QoS::AtLeastOnce, "waits");
+        world.wait(away_s);
+        let (key, present) = world.come_back(Connect {
+            clean_start,
+            ..attempt
+        });
+        let name = format!("{expiry_s} {clean_start} {away_s}");
+        assert_eq!(present, there, "{name}");
+        assert_eq!(!world.received(key).is_empty(), there, "{name}");
+        world
+            .core
+            .disconnect(|who| &*who.name == "c", Reason::Administrative, world.now);
+        assert_eq!(world.core.stats().sessions, 1, "{name}: gone with its sessions");
+        assert_eq!(world.core.next_due(), None, "{name}");
+    }
+    assert_eq!(world.count(Reason::SessionExpired), 2);
+}
+
+#[test]
+fn a_goodbye_can_shorten_the_life_of_a_session_but_not_give_it_one() {
+    let mut world = world(Limits::default());
+    let goodbye = |session_expiry_s| Packet::Disconnect {
+        with_will: false,
+        session_expiry_s: Some(session_expiry_s),
+    };
+    let (key, _) = world.come_back(kept("c"));
+    world.send(key, goodbye(0));
+    assert_eq!(world.core.stats().sessions, 0);
+    let key = world.join(connect(Version::V5, "c"));
+    world.send(key, goodbye(1));
+    assert_eq!(last_word(&world.outputs(key)), Some(Reason::ProtocolError));
+    assert_eq!(world.core.stats().sessions, 0);
+}
+
+#[test]
+fn a_delayed_will_waits_for_the_client_to_come_back_or_its_session_to_end() {
+    type Then = fn(&mut World);
+    let table: &[(&str, Then, bool)] = &[
+        ("too early", |world| world.wait(9), false),
+        ("after the delay", |world| world.wait(10), true),
+        (
+            "back in time",
+            |world| {
+                world.come_back(Connect {
+                    will: None,
+                    ..kept("c")
+                });
+                world.wait(20);
+            },
+            false,
+        ),
+        (
+            "a clean start ends the session",
+            |world| {
+                world.come_back(Connect {
+                    clean_start: true,
+                    ..kept("c")
+                });
+            },
+            true,
+        ),
+        (
+            "revoked",
+            |world| {
+                world
+                    .core
+                    .disconnect(|who| &*who.name == "c", Reason::Administrative, world.now);
+            },
+            true,
+        ),
+    ];
+    for (expiry_s, delay_s) in [(60, 10), (10, 60)] {
+        for (name, then, published) in table {
+            let mut world = world(Limits::default());
+            let watcher = world.join(connect(Version::V5, "watcher"));
+            world.subscribe(watcher, &[("w", QoS::AtMostOnce)]);
+            let (key, _) = world.come_back(Connect {
+                will: Some(Will {
+                    delay: Duration::from_secs(delay_s),
+                    ..will("w")
+                }),
+                session_expiry_s: expiry_s,
+                ..kept("c")
+            });
+            world.lose(key);
+            assert!(world.received(watcher).is_empty(), "{name}");
+            then(&mut world);
+            let name = format!("{name}, {expiry_s} {delay_s}");
+            let mut wills = world.received(watcher).len();
+            assert_eq!(wills, usize::from(*published), "{name}");
+            world.wait(1_000);
+            wills += world.received(watcher).len();
+            // Once, and never where the client was back in time.
+            assert_eq!(wills, usize::from(!name.starts_with("back")), "{name}");
+        }
+    }
+}
+
+#[test]
+fn nobody_takes_up_the_session_of_another_principal() {
+    let mut world = world(Limits::default());
+    let (key, _) = world.come_back(kept("c"));
+    world.subscribe(key, &[("q", QoS::AtLeastOnce)]);
+    world.lose(key);
+    let thief = Principal::new("thief", "c");
+    world
+        .core
+        .connect(kept("c"), thief, ClientIdFrom::Client, world.now)
+        .expect("whether it may use the identifier is the embedder's to say");
+    assert_eq!(world.core.stats().subscriptions, 0);
+    assert_eq!(world.core.stats().sessions, 1);
+}
+
+/// Allows what the list says at the moment.
+#[derive(Default)]
+struct Changing {
+    forbidden: std::sync::Mutex<Vec<&'static str>>,
+}
+
+impl crate::auth::Authorise for Changing {
+    fn may_publish(&self, _: &Principal, _: &str, _: Retain) -> Verdict {
+        Verdict::Allow
+    }
+
+    fn may_subscribe(&self, _: &Principal, requested: &str) -> Verdict {
+        Verdict::allow_if(!self.forbidden.lock().unwrap().contains(&requested))
+    }
+}
+
+#[test]
+fn what_may_not_be_read_any_more_is_not_sent_again_and_not_kept() {
+    let changing = Arc::new(Changing::default());
+    for revoke_at_once in [true, false] {
+        changing.forbidden.lock().unwrap().clear();
+        let mut world = World {
+            core: Core::new(Limits::default(), changing.clone()),
+            now: Instant::now(),
+        };
+        let from = world.join(connect(Version::V5, "from"));
+        let (to, _) = world.come_back(kept("to"));
+        world.subscribe(to, &[("a", QoS::ExactlyOnce), ("q", QoS::ExactlyOnce)]);
+        for topic in ["a", "q"] {
+            world.publish(from, topic, QoS::AtLeastOnce, topic);
+            world.publish(from, topic, QoS::ExactlyOnce, topic);
+            world.send(from, Packet::PubRel { packet_id: 1 });
+        }
+        assert_eq!(world.outputs(to).len(), 4);
+        world.lose(to);
+        world.publish(from, "a", QoS::AtLeastOnce, "late");
+        changing.forbidden.lock().unwrap().push("a");
+        if revoke_at_once {
+            let revoked = world.core.revoke_subscriptions(|_| true, |filter| filter == "a");
+            assert_eq!(revoked, 1);
+        }
+        let (to, present) = world.come_back(kept("to"));
+        assert!(present);
+        assert_eq!(world.received(to), ["q", "q"], "{revoke_at_once}");
+        world.publish(from, "a", QoS::AtLeastOnce, "never");
+        assert!(world.received(to).is_empty());
+        // The identifier of a message of QoS 2 that the client may have taken stays taken.
+        assert_eq!(world.core.stats().inflight, 1);
+        assert_eq!(world.core.stats().queued_bytes, 0);
+    }
+}
+
+#[test]
+fn a_kept_session_outlives_a_slow_connection_but_not_its_own_bound() {
+    let mut world = world(Limits {
+        queued_bytes_max: 1_000,
+        detached_queued_bytes_max: 2_000,
+        detached_bytes_max: 2_500,
+        ..Limits::default()
+    });
+    let from = world.join(connect(Version::V5, "from"));
+    let payload = "x".repeat(100);
+    let (slow, _) = world.come_back(kept("slow"));
+    world.subscribe(slow, &[("q", QoS::AtLeastOnce)]);
+    let (mut sent, mut last) = (0, None);
+    while last.is_none() {
+        world.publish(from, "q", QoS::AtLeastOnce, &payload);
+        last = last_word(&world.outputs(slow));
+        sent += 1;
+    }
+    // What was sent and not acknowledged counts, and nothing is lost with the connection.
+    assert_eq!(last, Some(Reason::SlowReceiver));
+    world.lose(slow);
+    let (slow, present) = world.come_back(kept("slow"));
+    assert!(present);
+    // Coming back to a backlog is not being slow.
+    world.publish(from, "q", QoS::AtLeastOnce, &payload);
+    assert_eq!(world.received(slow).len(), sent + 1);
+    world.lose(slow);
+    while world.count(Reason::SessionQueueFull) == 0 {
+        world.publish(from, "q", QoS::AtLeastOnce, &payload);
+        assert!(world.core.stats().detached_bytes <= 2_000);
+    }
+    let (slow, present) = world.come_back(kept("slow"));
+    assert!(!present, "with a gap it would not be the same session");
+    world.send(slow, goodbye(false));
+    // All of them together have a bound as well.
+    for name in ["one", "two"] {
+        let (key, _) = world.come_back(kept(name));
+        world.subscribe(key, &[("q", QoS::AtLeastOnce)]);
+        world.lose(key);
+    }
+    while world.count(Reason::SessionQueueFull) == 1 {
+        world.publish(from, "q", QoS::AtLeastOnce, &payload);
+        assert!(world.core.stats().detached_bytes <= 2_500);
+    }
+}
+
+#[test]
+fn sessions_are_bounded_for_all_and_for_each_principal() {
+    let mut world = world(Limits {
+        sessions_max: 3,
+        sessions_per_principal_max: 1,
+        ..Limits::default()
+    });
+    let attempt = |world: &mut World, name: &str, client_id: &str, connect: Connect| {
+        let principal = Principal::new(name, client_id);
+        world
+            .core
+            .connect(connect, principal, ClientIdFrom::Client, world.now)
+    };
+    let first = attempt(&mut world, "p", "1", kept("1")).unwrap();
+    let refused = Err(Reason::SessionLimit);
+    assert_eq!(attempt(&mut world, "p", "2", kept("2")), refused);
+    // One that ends with its connection does not count for the principal, and one may come back.
+    let clean = attempt(&mut world, "p", "2", connect(Version::V5, "2")).unwrap();
+    world.lose(first);
+    attempt(&mut world, "p", "1", kept("1")).unwrap();
+    attempt(&mut world, "q", "3", kept("3")).unwrap();
+    assert_eq!(attempt(&mut world, "r", "4", connect(Version::V5, "4")), refused);
+    world.lose(clean);
+    attempt(&mut world, "r", "4", connect(Version::V5, "4")).unwrap();
+}
+
+#[test]
+fn what_a_member_of_a_group_leaves_untaken_goes_to_another() {
+    let mut world = world(Limits::default());
+    let from = world.join(connect(Version::V5, "from"));
+    let members = ["one", "two"].map(|name| world.join(connect(Version::V5, name)));
+    for member in members {
+        world.subscribe(member, &[("$share/g/q", QoS::ExactlyOnce)]);
+    }
+    for number in 0..6 {
+        world.publish(from, "q", QoS::AtLeastOnce, &number.to_string());
+    }
+    // The first has taken one, and been sent the others.
+    assert_eq!(in_short(&world.outputs(members[0])), ["1:0", "2:2", "3:4"]);
+    world.send(members[0], Packet::PubAck { packet_id: 1 });
+    world.send(
+        from,
+        Packet::Publish(Publish {
+            packet_id: 9,
+            ..publish("q", QoS::ExactlyOnce, "begun")
+        }),
+    );
+    assert_eq!(in_short(&world.outputs(members[0])), ["1:begun"]);
+    world.lose(members[0]);
+    // [MQTT-4.8.2-5] what was begun at QoS 2 is nobody else's.
+    assert_eq!(world.received(members[1]), ["1", "3", "5", "2", "4"]);
+    let stats = world.core.stats();
+    assert_eq!((stats.inflight, stats.queued_bytes), (0, 0));
+    // The last member leaves something behind, and the broker goes on.
+    world.publish(from, "q", QoS::AtLeastOnce, "nobody's");
+    world.lose(members[1]);
+    assert_eq!(world.core.stats().subscriptions, 0);
+}
+
+#[test]
+fn a_group_prefers_a_member_that_is_there_and_has_room() {
+    let mut world = world(Limits {
+        packet_bytes_max: 200,
+        queued_bytes_max: 500,
+        ..Limits::default()
+    });
+    let from = world.join(connect(Version::V5, "from"));
+    let (away, _) = world.come_back(kept("away"));
+    let slow = world.join(connect(Version::V5, "slow"));
+    let there = world.join(connect(Version::V5, "there"));
+    for member in [away, slow, there] {
+        world.subscribe(member, &[("$share/g/q", QoS::AtLeastOnce)]);
+    }
+    world.lose(away);
+    let payload = "x".repeat(100);
+    let mut taken = 0;
+    for _ in 0..20 {
+        world.publish(from, "q", QoS::AtLeastOnce, &payload);
+        taken += world.received(there).len();
+    }
+    assert_eq!(world.count(Reason::SlowReceiver), 0);
+    assert!(taken >= 15, "{taken}");
+    world.lose(slow);
+    world.lose(there);
+    world.publish(
+        from,
+        "q",
+        QoS::AtLeastOnce,
+        "when nobody is there, for one who comes back",
+    );
+    let (away, _) = world.come_back(kept("away"));
+    assert_eq!(
+        world.received(away).last().unwrap(),
+        "when nobody is there, for one who comes back"
+    );
+}
+
+#[test]
+fn a_publisher_over_the_receive_maximum_is_ended() {
+    let mut world = world(Limits {
+        receive_maximum: 3,
+        ..Limits::default()
+    });
+    for (version, ended) in [(Version::V5, true), (Version::V311, false)] {
+        let from = world.join(connect(version, "from"));
+        for packet_id in [1, 2, 2, 3] {
+            world.send(
+                from,
+                Packet::Publish(Publish {
+                    packet_id,
+                    ..publish("q", QoS::ExactlyOnce, "x")
+                }),
+            );
+            world.outputs(from);
+        }
+        // A released one makes room.
+        world.send(from, Packet::PubRel { packet_id: 2 });
+        world.outputs(from);
+        for packet_id in [4, 5] {
+            world.send(
+                from,
+                Packet::Publish(Publish {
+                    packet_id,
+                    ..publish("q", QoS::ExactlyOnce, "x")
+                }),
+            );
+        }
+        let last = last_word(&world.outputs(from));
+        assert_eq!(
+            last,
+            ended.then_some(Reason::ReceiveMaximumExceeded),
+            "{version:?}"
+        );
+        world.lose(from);
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Connect {
@@ -831,6 +1393,8 @@ enum Step {
         five: bool,
         will: bool,
         window: u16,
+        clean: bool,
+        expiry_s: u32,
     },
     Publish {
         who: usize,
@@ -853,6 +1417,7 @@ enum Step {
     Ack {
         who: usize,
         packet_id: u16,
+        kind: usize,
     },
     Leave {
         who: usize,
@@ -898,15 +1463,16 @@ fn steps() -> impl Strategy<Value = Step> {
     };
     let who = 0usize..4;
     prop_oneof![
-        2 => (who.clone(), any::<bool>(), any::<bool>(), 1u16..4)
-            .prop_map(|(who, five, will, window)| Step::Connect { who, five, will, window }),
+        2 => (who.clone(), any::<bool>(), any::<bool>(), 1u16..4, any::<bool>(), 0u32..8).prop_map(
+            |(who, five, will, window, clean, expiry_s)| Step::Connect { who, five, will, window, clean, expiry_s }
+        ),
         8 => (who.clone(), 0..TOPICS.len(), qos(), any::<bool>(), 0usize..200, prop::option::of(0u64..3)).prop_map(
             |(who, topic, qos, retain, bytes, lifetime)| Step::Publish { who, topic, qos, retain, bytes, lifetime }
         ),
         4 => (who.clone(), 0..FILTERS.len(), qos(), any::<bool>())
             .prop_map(|(who, filter, qos, no_local)| Step::Subscribe { who, filter, qos, no_local }),
         1 => (who.clone(), 0..FILTERS.len()).prop_map(|(who, filter)| Step::Unsubscribe { who, filter }),
-        3 => (who.clone(), 0u16..5).prop_map(|(who, packet_id)| Step::Ack { who, packet_id }),
+        6 => (who.clone(), 0u16..5, 0usize..5).prop_map(|(who, packet_id, kind)| Step::Ack { who, packet_id, kind }),
         1 => (who.clone(), any::<bool>()).prop_map(|(who, with_will)| Step::Leave { who, with_will }),
         4 => (who.clone(), 0usize..500).prop_map(|(who, bytes)| Step::Drain { who, bytes }),
         1 => who.prop_map(|who| Step::Release { who }),
@@ -922,18 +1488,32 @@ proptest! {
     fn no_sequence_of_packets_breaks_a_bound_or_reaches_one_who_may_not_read_it(
         steps in prop::collection::vec(steps(), 1..150)
     ) {
-        let limits = Limits { queued_bytes_max: 600, retained_max: 2, connections_max: 3, subscriptions_max: 3, ..Limits::default() };
+        let limits = Limits {
+            queued_bytes_max: 600,
+            detached_queued_bytes_max: 700,
+            detached_bytes_max: 1_000,
+            sessions_max: 4,
+            retained_max: 2,
+            connections_max: 3,
+            subscriptions_max: 3,
+            ..Limits::default()
+        };
         let mut world = world(limits);
         let link = world.core.open_link("bridge".into(), LinkLimits { queued_bytes_max: 400, hints_max: 2 });
         world.core.subscribe_link(link, "a/#", QoS::AtLeastOnce, world.now).unwrap();
         let mut keys: [Vec<usize>; 4] = Default::default();
         for step in steps {
             match step {
-                Step::Connect { who, five, will: with_will, window } => {
+                Step::Connect { who, five, will: with_will, window, clean, expiry_s } => {
                     let version = if five { Version::V5 } else { Version::V311 };
                     let attempt = Connect {
-                        will: with_will.then(|| will(if five { "a/will" } else { "secret" })),
+                        will: with_will.then(|| Will {
+                            delay: Duration::from_secs(u64::from(expiry_s % 3)),
+                            ..will(if five { "a/will" } else { "secret" })
+                        }),
                         receive_maximum: window,
+                        clean_start: clean,
+                        session_expiry_s: expiry_s.saturating_sub(2),
                         ..connect(version, &format!("c{who}"))
                     };
                     if let Ok(key) = world.try_join(attempt) {
@@ -960,14 +1540,20 @@ proptest! {
                         world.send(key, Packet::Unsubscribe { packet_id: 3, filters: vec![FILTERS[filter].into()] });
                     }
                 }
-                Step::Ack { who, packet_id } => {
+                Step::Ack { who, packet_id, kind } => {
                     for key in keys[who].clone() {
-                        world.send(key, Packet::PubAck { packet_id });
+                        world.send(key, match kind {
+                            0 => Packet::PubAck { packet_id },
+                            1 => Packet::PubRec { packet_id, verdict: Received::Taken },
+                            2 => Packet::PubRec { packet_id, verdict: Received::Refused },
+                            3 => Packet::PubRel { packet_id },
+                            _ => Packet::PubComp { packet_id },
+                        });
                     }
                 }
                 Step::Leave { who, with_will } => {
                     for key in keys[who].clone() {
-                        world.send(key, Packet::Disconnect { with_will });
+                        world.send(key, goodbye(with_will));
                     }
                 }
                 Step::Drain { who, bytes } => {
@@ -995,6 +1581,7 @@ proptest! {
                 }
                 Step::Wait { seconds } => {
                     world.now += Duration::from_secs(seconds);
+                    world.core.handle_due(world.now);
                     for key in keys.concat() {
                         world.core.handle_timeout(key, world.now);
                     }
@@ -1002,19 +1589,23 @@ proptest! {
             }
             while world.core.poll_wake().is_some() {}
             let stats = world.core.stats();
-            prop_assert!(stats.sessions <= 3 && stats.retained <= 2);
-            prop_assert!(stats.queued_bytes <= 600 * stats.sessions);
+            prop_assert!(stats.sessions <= 4 && stats.sessions - stats.detached <= 3 && stats.retained <= 2);
+            prop_assert!(stats.queued_bytes <= (600 + 700) * stats.sessions);
+            prop_assert!(stats.detached_bytes <= 1_000);
             prop_assert!(world.core.link_queued_bytes(link) <= 400);
             prop_assert!(stats.subscriptions <= 3 * stats.sessions + 1);
         }
         for key in keys.concat() {
             world.core.release(key, world.now);
         }
-        // What is owed goes out as the link takes it, and nothing is left behind.
+        // What is owed goes out as the link takes it, sessions expire, and nothing is left behind.
+        world.now += Duration::from_secs(10);
+        world.core.handle_due(world.now);
         for _ in 0..200 {
             world.core.take(link, 5, world.now, &mut VecDeque::new());
         }
         let stats = world.core.stats();
         prop_assert_eq!((stats.connections, stats.subscriptions, stats.queued_bytes), (0, 1, 0));
+        prop_assert_eq!((stats.sessions, stats.inflight, world.core.next_due()), (0, 0, None));
     }
 }

@@ -108,15 +108,36 @@ impl<V: Clone> Trie<V> {
     }
 
     /// Calls `found` for every subscription that `topic` matches; the same subscriber may come several times. Each
-    /// group that matches moves on to its next member.
-    pub(crate) fn matches(&mut self, topic: &str, found: &mut impl FnMut(Subscriber, &V)) {
+    /// group that matches moves on to its next member that is `ready`, or just to the next where none is.
+    pub(crate) fn matches(
+        &mut self,
+        topic: &str,
+        ready: &impl Fn(Subscriber) -> bool,
+        found: &mut impl FnMut(Subscriber, &V),
+    ) {
         // [MQTT-4.7.2-1] wildcards in the first level do not reach `$` topics.
         let wildcards = if topic.starts_with('$') {
             Wildcards::No
         } else {
             Wildcards::Yes
         };
-        visit(&mut self.root, Some(topic), wildcards, found);
+        visit(&mut self.root, Some(topic), wildcards, ready, found);
+    }
+}
+
+impl<V: Clone> Trie<V> {
+    /// The member of a group whose turn it is, as for a message; `None` where it has no members.
+    pub(crate) fn next_of_group(
+        &mut self,
+        filter: &str,
+        group: &str,
+        ready: &impl Fn(Subscriber) -> bool,
+    ) -> Option<(Subscriber, V)> {
+        let mut node = &mut self.root;
+        for level in filter.split('/') {
+            node = node.children.get_mut(level)?;
+        }
+        Some(node.shared.get_mut(group)?.take_turn(ready).clone())
     }
 }
 
@@ -130,39 +151,56 @@ fn visit<V>(
     node: &mut Node<V>,
     rest: Option<&str>,
     wildcards: Wildcards,
+    ready: &impl Fn(Subscriber) -> bool,
     found: &mut impl FnMut(Subscriber, &V),
 ) {
     if wildcards == Wildcards::Yes
         && let Some(all) = node.children.get_mut("#")
     {
-        report(all, found);
+        report(all, ready, found);
     }
     let Some(rest) = rest else {
-        return report(node, found);
+        return report(node, ready, found);
     };
     let (level, below) = match rest.split_once('/') {
         Some((level, below)) => (level, Some(below)),
         None => (rest, None),
     };
     if let Some(child) = node.children.get_mut(level) {
-        visit(child, below, Wildcards::Yes, found);
+        visit(child, below, Wildcards::Yes, ready, found);
     }
     if wildcards == Wildcards::Yes
         && let Some(child) = node.children.get_mut("+")
     {
-        visit(child, below, Wildcards::Yes, found);
+        visit(child, below, Wildcards::Yes, ready, found);
     }
 }
 
-fn report<V>(node: &mut Node<V>, found: &mut impl FnMut(Subscriber, &V)) {
+fn report<V>(
+    node: &mut Node<V>,
+    ready: &impl Fn(Subscriber) -> bool,
+    found: &mut impl FnMut(Subscriber, &V),
+) {
     for (subscriber, value) in &node.own {
         found(*subscriber, value);
     }
     for group in node.shared.values_mut() {
-        let next = group.turn % group.members.len();
-        let (subscriber, value) = &group.members[next];
+        let (subscriber, value) = group.take_turn(ready);
         found(*subscriber, value);
-        group.turn = next + 1;
+    }
+}
+
+impl<V> Group<V> {
+    /// The member whose turn it is; those that are not ready are passed over while there is one that is.
+    fn take_turn(&mut self, ready: &impl Fn(Subscriber) -> bool) -> &(Subscriber, V) {
+        let members = self.members.len();
+        let first = self.turn % members;
+        let next = (0..members)
+            .map(|step| (first + step) % members)
+            .find(|place| ready(self.members[*place].0))
+            .unwrap_or(first);
+        self.turn = next + 1;
+        &self.members[next]
     }
 }
 
@@ -208,7 +246,9 @@ mod tests {
 
     fn found(trie: &mut Trie<u8>, topic: &str) -> Vec<(Subscriber, u8)> {
         let mut all = Vec::new();
-        trie.matches(topic, &mut |subscriber, value| all.push((subscriber, *value)));
+        trie.matches(topic, &|_| true, &mut |subscriber, value| {
+            all.push((subscriber, *value));
+        });
         all.sort_unstable();
         all
     }
