@@ -66,7 +66,11 @@ pub(crate) struct MqttConfig {
     pub(crate) broker: BrokerChoice,
     pub(crate) public: Vec<String>,
     pub(crate) topic_prefix: String,
+    keep_alive_max_s: u16,
     session_expiry_max_s: u32,
+    packet_size_max: usize,
+    receive_maximum: u16,
+    topic_alias_maximum: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,7 +82,6 @@ pub(crate) struct BrokerConfig {
     rate_addresses_max: usize,
     handshake_timeout_s: u64,
     connect_bytes_max: usize,
-    packet_bytes_max: usize,
     topic_levels_max: usize,
     topic_bytes_max: usize,
     subscriptions_max: usize,
@@ -90,9 +93,6 @@ pub(crate) struct BrokerConfig {
     queued_bytes_max: usize,
     retained_max: usize,
     retained_bytes_max: usize,
-    receive_maximum: u16,
-    keep_alive_max_s: u16,
-    topic_alias_max: u16,
     topic_alias_out_max: u16,
     close_timeout_s: u64,
     link_queued_bytes_max: usize,
@@ -213,18 +213,8 @@ impl Config {
             "http.listen and mqtt.listen are two addresses",
         );
         rules.require(http.connections_max >= 1, "http.connections_max is at least 1");
-        for address in &mqtt.public {
-            rules.require(
-                is_public_address(address),
-                format!("mqtt.public: {address:?} is not an address such as mqtt://waypost.example:1883"),
-            );
-        }
-        if let Err(error) = TopicPrefix::new(&mqtt.topic_prefix) {
-            rules.broken(format!(
-                "mqtt.topic_prefix: {error}; it has no wildcard and no slash at either end"
-            ));
-        }
-        broker.check(&mqtt.topic_prefix, &mut rules);
+        mqtt.check(broker, &mut rules);
+        broker.check(mqtt, &mut rules);
         bridge.check(&mut rules);
         retention.check(&mut rules);
         rules.require(
@@ -272,8 +262,44 @@ impl Config {
     }
 }
 
+impl MqttConfig {
+    fn check(&self, broker: &BrokerConfig, rules: &mut Rules) {
+        for address in &self.public {
+            rules.require(
+                is_public_address(address),
+                format!("mqtt.public: {address:?} is not an address such as mqtt://waypost.example:1883"),
+            );
+        }
+        if let Err(error) = TopicPrefix::new(&self.topic_prefix) {
+            rules.broken(format!(
+                "mqtt.topic_prefix: {error}; it has no wildcard and no slash at either end"
+            ));
+        }
+        rules.require(
+            self.keep_alive_max_s >= 10,
+            "mqtt.keep_alive_max_s is at least 10",
+        );
+        let frame_and_topic = FRAME_BYTES_MAX + broker.topic_bytes_max + 64;
+        rules.require(
+            (frame_and_topic..=MQTT_PACKET_BYTES_MAX).contains(&self.packet_size_max),
+            format!("mqtt.packet_size_max is {frame_and_topic} to {MQTT_PACKET_BYTES_MAX}: a frame and its topic have to fit"),
+        );
+        rules.require(self.receive_maximum >= 1, "mqtt.receive_maximum is at least 1");
+        rules.require(
+            self.topic_alias_maximum >= 1,
+            "mqtt.topic_alias_maximum is at least 1: without one every frame carries its topic",
+        );
+    }
+
+    /// A larger packet ends its connection; also that of the bridge with a broker elsewhere.
+    pub(crate) fn packet_size_max(&self) -> usize {
+        self.packet_size_max
+    }
+}
+
 impl BrokerConfig {
-    fn check(&self, topic_prefix: &str, rules: &mut Rules) {
+    fn check(&self, mqtt: &MqttConfig, rules: &mut Rules) {
+        let topic_prefix = &mqtt.topic_prefix;
         rules.require(self.connections_max >= 1, "broker.connections_max is at least 1");
         rules.require(
             (1..=self.connections_max).contains(&self.handshakes_max),
@@ -288,21 +314,12 @@ impl BrokerConfig {
             "broker.rate_addresses_max is at least 1",
         );
         rules.require(
-            self.keep_alive_max_s >= 10,
-            "broker.keep_alive_max_s is at least 10",
+            (1..=u64::from(mqtt.keep_alive_max_s)).contains(&self.handshake_timeout_s),
+            "broker.handshake_timeout_s is 1 to mqtt.keep_alive_max_s: a client may be silent for as long",
         );
         rules.require(
-            (1..=u64::from(self.keep_alive_max_s)).contains(&self.handshake_timeout_s),
-            "broker.handshake_timeout_s is 1 to keep_alive_max_s: a client may be silent for as long",
-        );
-        rules.require(
-            (64..=self.packet_bytes_max).contains(&self.connect_bytes_max),
-            "broker.connect_bytes_max is 64 to packet_bytes_max",
-        );
-        let frame_and_topic = FRAME_BYTES_MAX + self.topic_bytes_max + 64;
-        rules.require(
-            (frame_and_topic..=MQTT_PACKET_BYTES_MAX).contains(&self.packet_bytes_max),
-            format!("broker.packet_bytes_max is {frame_and_topic} to {MQTT_PACKET_BYTES_MAX}: a frame and its topic have to fit"),
+            (64..=mqtt.packet_size_max).contains(&self.connect_bytes_max),
+            "broker.connect_bytes_max is 64 to mqtt.packet_size_max",
         );
         rules.require(
             topic_prefix.len() + 64 <= self.topic_bytes_max && self.topic_bytes_max <= 65_535,
@@ -330,7 +347,6 @@ impl BrokerConfig {
             "broker.detached_bytes_max is at least detached_queued_bytes_max",
         );
         rules.require(self.inflight_max >= 1, "broker.inflight_max is at least 1");
-        rules.require(self.receive_maximum >= 1, "broker.receive_maximum is at least 1");
         for (key, bytes) in [
             ("queued_bytes_max", self.queued_bytes_max),
             ("detached_queued_bytes_max", self.detached_queued_bytes_max),
@@ -338,14 +354,10 @@ impl BrokerConfig {
             ("link_queued_bytes_max", self.link_queued_bytes_max),
         ] {
             rules.require(
-                bytes >= self.packet_bytes_max,
-                format!("broker.{key} is at least packet_bytes_max"),
+                bytes >= mqtt.packet_size_max,
+                format!("broker.{key} is at least mqtt.packet_size_max"),
             );
         }
-        rules.require(
-            self.topic_alias_max >= 1,
-            "broker.topic_alias_max is at least 1: without one every frame carries its topic",
-        );
         rules.require(self.close_timeout_s >= 1, "broker.close_timeout_s is at least 1");
         rules.require(self.link_hints_max >= 1, "broker.link_hints_max is at least 1");
     }
@@ -358,7 +370,7 @@ impl BrokerConfig {
             rate_addresses_max: self.rate_addresses_max,
             handshake_timeout: Duration::from_secs(self.handshake_timeout_s),
             connect_bytes_max: self.connect_bytes_max,
-            packet_bytes_max: self.packet_bytes_max,
+            packet_bytes_max: mqtt.packet_size_max,
             topic_levels_max: self.topic_levels_max,
             topic_bytes_max: self.topic_bytes_max,
             subscriptions_max: self.subscriptions_max,
@@ -371,17 +383,12 @@ impl BrokerConfig {
             queued_bytes_max: self.queued_bytes_max,
             retained_max: self.retained_max,
             retained_bytes_max: self.retained_bytes_max,
-            receive_maximum: self.receive_maximum,
-            keep_alive_max_s: self.keep_alive_max_s,
-            topic_alias_max: self.topic_alias_max,
+            receive_maximum: mqtt.receive_maximum,
+            keep_alive_max_s: mqtt.keep_alive_max_s,
+            topic_alias_max: mqtt.topic_alias_maximum,
             topic_alias_out_max: self.topic_alias_out_max,
             close_timeout: Duration::from_secs(self.close_timeout_s),
         }
-    }
-
-    /// A larger packet ends its connection; also that of the bridge with a broker elsewhere.
-    pub(crate) fn packet_bytes_max(&self) -> usize {
-        self.packet_bytes_max
     }
 
     /// The bounds of the bridge's link.
@@ -446,6 +453,14 @@ const RETENTION_DAYS_MAX: u32 = 36_500;
 /// The largest packet that MQTT can describe.
 const MQTT_PACKET_BYTES_MAX: usize = 268_435_455;
 
+/// What a person may look for in `[broker]`, and what it is called in `[mqtt]`: those are told to clients.
+const TOLD_TO_CLIENTS: [(&str, &str); 4] = [
+    ("broker.keep_alive_max_s", "mqtt.keep_alive_max_s"),
+    ("broker.packet_bytes_max", "mqtt.packet_size_max"),
+    ("broker.receive_maximum", "mqtt.receive_maximum"),
+    ("broker.topic_alias_max", "mqtt.topic_alias_maximum"),
+];
+
 /// Collects what is broken.
 #[derive(Default)]
 struct Rules {
@@ -495,10 +510,15 @@ fn in_words(errors: figment::Error) -> anyhow::Error {
                         path if path == field || path.ends_with(&format!(".{field}")) => key,
                         section => format!("{section}.{field}"),
                     };
-                    format!(
-                        "there is no setting {name}{place}; there are {}",
-                        known.join(", ")
-                    )
+                    match TOLD_TO_CLIENTS.iter().find(|(looked_for, _)| *looked_for == name) {
+                        Some((_, meant)) => {
+                            format!("there is no setting {name}{place}; it is called {meant}")
+                        }
+                        None => format!(
+                            "there is no setting {name}{place}; there are {}",
+                            known.join(", ")
+                        ),
+                    }
                 }
                 kind if key.is_empty() => format!("{kind}{place}"),
                 kind => format!("{key}: {kind}{place}"),
@@ -561,6 +581,7 @@ mod tests {
                 ("_s", "seconds"),
                 ("_bytes", "bytes"),
                 ("_bytes_max", "bytes"),
+                ("_size_max", "bytes"),
                 ("_days", "days"),
                 ("_mb", "megabytes"),
             ] {
@@ -627,6 +648,13 @@ mod tests {
                 assert!(error.contains(&format!("no setting {name} (in ")), "{error}");
                 assert!(error.contains(FILE), "{error}");
             }
+            for (looked_for, meant) in TOLD_TO_CLIENTS {
+                jail.create_file("waypost.toml", &format!("{looked_for} = 1"))?;
+                let error = Config::load(File::Usual, &Flags::default())
+                    .unwrap_err()
+                    .to_string();
+                assert!(error.contains(looked_for) && error.contains(meant), "{error}");
+            }
             jail.set_env("WAYPOST__BROKER__CONECTIONS_MAX", "1");
             let error = Config::load(File::None, &Flags::default())
                 .unwrap_err()
@@ -679,10 +707,12 @@ mod tests {
             ("broker.detached_bytes_max", "broker.detached_bytes_max = 4194303"),
             ("broker.handshake_timeout_s", "broker.handshake_timeout_s = 4000"),
             (
-                "broker.keep_alive_max_s",
-                "broker.keep_alive_max_s = 9\nbroker.handshake_timeout_s = 9",
+                "mqtt.keep_alive_max_s",
+                "mqtt.keep_alive_max_s = 9\nbroker.handshake_timeout_s = 9",
             ),
-            ("broker.packet_bytes_max", "broker.packet_bytes_max = 65536"),
+            ("mqtt.packet_size_max", "mqtt.packet_size_max = 65536"),
+            ("mqtt.receive_maximum", "mqtt.receive_maximum = 0"),
+            ("mqtt.topic_alias_maximum", "mqtt.topic_alias_maximum = 0"),
             ("broker.queued_bytes_max", "broker.queued_bytes_max = 1000"),
             (
                 "broker.topic_bytes_max",

@@ -274,8 +274,7 @@ fn meet_elsewhere(
     options: BridgeOptions,
 ) -> anyhow::Result<Devices> {
     let name = broker.to_string();
-    let (link, standing) =
-        ExternalLink::open(broker, &options.topic_prefix, config.broker.packet_bytes_max())?;
+    let (link, standing) = ExternalLink::open(broker, &options.topic_prefix, config.mqtt.packet_size_max())?;
     let (bridge, running) = Bridge::start(store, link, options).context("the store cannot be read")?;
     Ok(Devices {
         bridge,

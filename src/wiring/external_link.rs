@@ -25,7 +25,7 @@ const TO_BROKER_BYTES_MAX: u32 = 8 * 1024 * 1024;
 /// What a message counts beside its topic and payload.
 const MESSAGE_BYTES_MIN: usize = 128;
 /// `from_broker_max`: messages that wait for the bridge. At the bound the connection is not read until there is room; at
-/// worst they take as many times `packet_bytes_max`.
+/// worst they take as many times `mqtt.packet_size_max`.
 const FROM_BROKER_MAX: usize = 128;
 /// Messages of QoS 1 that the broker has not acknowledged; fewer where it asks for fewer.
 const INFLIGHT_MAX: u16 = 256;
