@@ -121,10 +121,19 @@ pub trait Authorise: Send + Sync + 'static {
     /// May `principal` publish on `topic`? Also asked about the topic of a will, when the client connects.
     fn may_publish(&self, principal: &Principal, topic: &str, retain: Retain) -> Verdict;
 
-    /// May `principal` read every topic that `filter` matches? For `$share/group/F` it is asked about `F`.
+    /// May `principal` read every topic that `filter` matches? For `$share/group/F` it is asked about `F`. An embedder that
+    /// lets a filter through which reaches further than its principal may read answers [`Authorise::may_read`], too.
     ///
     /// [`filter::contains`] answers that for a filter that is allowed; comparing strings does not, since `d/+` covers `d/7`.
     fn may_subscribe(&self, principal: &Principal, filter: &str) -> Verdict;
+
+    /// May `principal` be sent what is on `topic`, which a filter that it was granted matches? Asked for each receiver of each
+    /// message, so it should cost next to nothing; what is denied is not for that receiver, and counted nowhere. By default
+    /// [`Authorise::may_subscribe`] has said all there is to say.
+    fn may_read(&self, principal: &Principal, topic: &str) -> Verdict {
+        let (_, _) = (principal, topic);
+        Verdict::Allow
+    }
 }
 
 /// The simplest [`Authorise`]: the same two lists of filters for everybody.

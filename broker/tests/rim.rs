@@ -12,8 +12,8 @@ use rumqttc::mqttbytes::{QoS as QoS4, v4};
 use rumqttc::v5::mqttbytes::{QoS as QoS5, v5};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use waypost_broker::{
-    AllowList, Authenticate, Broker, ConnectAttempt, Limits, LinkEvent, LinkLimits, Principal, QoS, Reason,
-    Refusal, Retain,
+    AllowList, Authenticate, Authorise, Broker, ConnectAttempt, Limits, LinkEvent, LinkLimits, Principal,
+    QoS, Reason, Refusal, Retain, Verdict,
 };
 
 /// Lets in whoever knows the password, unless the client id begins with the name of a refusal.
@@ -763,4 +763,51 @@ async fn an_address_that_connects_too_often_is_told_so_and_let_in_again_at_its_r
 
     tokio::time::advance(Duration::from_secs(30)).await;
     Client::join(&broker, "third").await;
+}
+
+/// Grants every filter, and keeps what is secret from everybody but its owner.
+struct ByTopic;
+
+impl Authorise for ByTopic {
+    fn may_publish(&self, _principal: &Principal, _topic: &str, _retain: Retain) -> Verdict {
+        Verdict::Allow
+    }
+
+    fn may_subscribe(&self, _principal: &Principal, _filter: &str) -> Verdict {
+        Verdict::Allow
+    }
+
+    fn may_read(&self, principal: &Principal, topic: &str) -> Verdict {
+        Verdict::allow_if(!topic.starts_with("secret/") || &*principal.client_id == "owner")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wide_filter_brings_what_its_reader_may_read_and_nothing_else() {
+    let broker = Broker::new(Limits::default(), Arc::new(Doorman), Arc::new(ByTopic));
+    let mut owner = Client::join(&broker, "owner").await;
+    owner
+        .send5(v5::Packet::Publish(v5::Publish {
+            retain: true,
+            ..v5::Publish::new("secret/kept", QoS5::AtMostOnce, "kept", None)
+        }))
+        .await;
+    owner.subscribe5("#").await;
+    let mut other = Client::join(&broker, "other").await;
+    other.subscribe5("#").await;
+    other.subscribe5("$share/group/secret/+").await;
+    for topic in ["secret/live", "open"] {
+        owner.send5(publish5(topic, QoS5::AtMostOnce, "live")).await;
+    }
+    for (client, expected) in [
+        (&mut owner, &["secret/kept", "secret/live", "open"][..]),
+        (&mut other, &["open"][..]),
+    ] {
+        for topic in expected {
+            match client.receive5().await {
+                Some(v5::Packet::Publish(received)) => assert_eq!(received.topic, topic.as_bytes()),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }

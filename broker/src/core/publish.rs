@@ -281,6 +281,13 @@ impl Core {
         if session.connection.is_none() && delivery.qos == QoS::AtMostOnce {
             return false;
         }
+        if self
+            .authorise
+            .may_read(&session.principal, &delivery.message.topic)
+            == Verdict::Deny
+        {
+            return false;
+        }
         let cost = delivery.message.cost();
         let offered = self.sessions.change(key, |session| {
             if !session.has_room_for(cost, limits) {

@@ -212,6 +212,7 @@ impl Core {
     /// client has acknowledged what it was sent.
     pub(super) fn replay_retained(&mut self, key: usize, now: Instant) -> Replayed {
         let (retained, limits, counters) = (&self.retained, &self.limits, &mut self.counters);
+        let authorise = &self.authorise;
         self.sessions.change(key, |session| {
             let Some(mut replay) = session.replays.pop_front() else {
                 return Replayed::Some;
@@ -220,6 +221,9 @@ impl Core {
             let (mut go_on_after, mut full) = (found.go_on_after, false);
             for kept in found.messages {
                 let topic = kept.message.topic.clone();
+                if authorise.may_read(&session.principal, &topic) == Verdict::Deny {
+                    continue;
+                }
                 let id = replay.subscription.id;
                 let offered = session.offer(
                     Delivery {
