@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use waypost_bridge::core::{CoreOptions, Retention};
 use waypost_bridge::{BridgeOptions, SpaceProbe};
-use waypost_broker::{Limits, LinkLimits};
+use waypost_broker::{Limits, LinkLimits, filter};
 use waypost_proto::{FRAME_BYTES_MAX, TopicPrefix};
 
 /// All settings, their units and their defaults.
@@ -71,6 +71,8 @@ pub(crate) struct MqttConfig {
     packet_size_max: usize,
     receive_maximum: u16,
     topic_alias_maximum: u16,
+    pub(crate) dangerous_allow_anonymous: bool,
+    pub(crate) anonymous_deny: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -238,6 +240,18 @@ impl Config {
         self.broker.limits(&self.mqtt, connections)
     }
 
+    /// What is set on purpose and is still to be said wherever somebody looks; by the name under which `/readyz` says it.
+    pub(crate) fn warnings(&self) -> Vec<(&'static str, &'static str)> {
+        let mut warnings = Vec::new();
+        if self.mqtt.dangerous_allow_anonymous {
+            warnings.push((
+                "anonymous",
+                "anybody may connect to MQTT: mqtt.dangerous_allow_anonymous is on",
+            ));
+        }
+        warnings
+    }
+
     /// What the bridge is started with.
     pub(crate) fn bridge_options(&self) -> anyhow::Result<BridgeOptions> {
         Ok(BridgeOptions {
@@ -289,6 +303,16 @@ impl MqttConfig {
             self.topic_alias_maximum >= 1,
             "mqtt.topic_alias_maximum is at least 1: without one every frame carries its topic",
         );
+        rules.require(
+            !self.dangerous_allow_anonymous || self.broker == BrokerChoice::Embedded,
+            "mqtt.dangerous_allow_anonymous is for the embedded broker: with mqtt.broker that one decides who may connect",
+        );
+        for denied in &self.anonymous_deny {
+            rules.require(
+                filter::is_filter(denied) && filter::shared(denied).is_none(),
+                format!("mqtt.anonymous_deny: {denied:?} is not a filter such as private/#"),
+            );
+        }
     }
 
     /// A larger packet ends its connection; also that of the bridge with a broker elsewhere.
@@ -713,6 +737,12 @@ mod tests {
             ("mqtt.packet_size_max", "mqtt.packet_size_max = 65536"),
             ("mqtt.receive_maximum", "mqtt.receive_maximum = 0"),
             ("mqtt.topic_alias_maximum", "mqtt.topic_alias_maximum = 0"),
+            (
+                "mqtt.dangerous_allow_anonymous",
+                "mqtt.dangerous_allow_anonymous = true\nmqtt.broker = 'mqtt://broker.example'",
+            ),
+            ("mqtt.anonymous_deny", "mqtt.anonymous_deny = ['private/#', 'a#']"),
+            ("mqtt.anonymous_deny", "mqtt.anonymous_deny = ['$share/x/y']"),
             ("broker.queued_bytes_max", "broker.queued_bytes_max = 1000"),
             (
                 "broker.topic_bytes_max",

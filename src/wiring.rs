@@ -4,6 +4,7 @@
 //! nobody new is taken, the bridge finishes what it began, and only then the process ends.
 
 mod admission;
+mod anonymous;
 mod external_link;
 mod link;
 mod roll_call;
@@ -13,6 +14,7 @@ use crate::config::Config;
 use crate::data_folder::{Addresses, AdminToken};
 use crate::limits::{Connections, raise_open_files};
 use admission::{Admission, Permissions};
+use anonymous::Anonymous;
 use anyhow::Context;
 use external_link::{ExternalLink, Standing};
 use link::InProcessLink;
@@ -147,6 +149,9 @@ impl Server {
         let mut options = config.bridge_options()?;
         let data = config.server.data.clone();
         options.space = SpaceProbe::new(move || free_bytes(&data));
+        for (_, warning) in config.warnings() {
+            tracing::warn!("{warning}");
+        }
         warn_about_open_addresses(config, listeners.addresses.http, listeners.mqtt());
         let Listeners { http, mqtt, .. } = listeners;
         let public = mqtt.public(config);
@@ -174,6 +179,9 @@ impl Server {
         if let Some(broker) = broker.clone() {
             api = api
                 .mqtt_socket(move |socket, peer| drop(tokio::spawn(broker.serve_connection(socket, peer))));
+        }
+        for (name, warning) in config.warnings() {
+            api = api.warning(name, warning);
         }
         let api = api.build().context("sign-in cannot be prepared")?;
         let http = tokio::spawn(serve(http, router(api), connections.http_max, stopping));
@@ -241,7 +249,11 @@ fn meet_here(
     store: Arc<dyn Store>,
     options: BridgeOptions,
 ) -> anyhow::Result<Devices> {
-    let admission = Admission::default();
+    let mqtt = &config.mqtt;
+    let anonymous = mqtt
+        .dangerous_allow_anonymous
+        .then(|| Anonymous::new(&options.topic_prefix, &mqtt.anonymous_deny));
+    let admission = Admission::new(anonymous);
     let broker = Broker::new(
         config.broker_limits(connections),
         Arc::new(admission.clone()),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod anonymous;
 mod browser;
 mod chatter;
 mod durability;
@@ -16,6 +17,7 @@ mod office;
 mod open_files;
 mod owntracks;
 mod proxy;
+mod raw_mqtt;
 mod round_trip;
 mod server;
 mod space;

@@ -7,12 +7,13 @@ use std::sync::{Arc, RwLock};
 use subtle::ConstantTimeEq;
 use waypost_proto::{DeviceId, GroupId};
 
-/// The secrets of the devices that may connect, as hashes, and their groups; shared, and changed only by what is on disk.
+/// The devices with their groups and the hashes of their secrets; shared, and changed only by what is on disk.
 ///
 /// Memory: about 60 bytes a device, and 8 for each of its groups.
 #[derive(Debug, Clone, Default)]
 pub struct DeviceAccess {
-    secrets: Arc<RwLock<HashMap<DeviceId, [u8; 32]>>>,
+    /// `None` for a device that was revoked.
+    secrets: Arc<RwLock<HashMap<DeviceId, Option<[u8; 32]>>>>,
     groups: Arc<RwLock<HashMap<DeviceId, Vec<GroupId>>>>,
 }
 
@@ -33,9 +34,17 @@ impl DeviceAccess {
             .secrets
             .read()
             .expect("nothing panics while the lock is held");
-        let expected = secrets.get(&device).copied();
+        let expected = secrets.get(&device).copied().flatten();
         let equal: bool = given.ct_eq(&expected.unwrap_or([0; 32])).into();
         equal && expected.is_some()
+    }
+
+    /// Whether there is a device with this id, or was before it was revoked.
+    pub fn knows(&self, device: DeviceId) -> bool {
+        self.secrets
+            .read()
+            .expect("nothing panics while the lock is held")
+            .contains_key(&device)
     }
 
     /// The groups of a device: it may read the topics of these, and of no others.
@@ -76,10 +85,6 @@ impl DeviceAccess {
             .secrets
             .write()
             .expect("nothing panics while the lock is held");
-        if device.revoked {
-            secrets.remove(&device.id);
-        } else {
-            secrets.insert(device.id, device.secret_hash);
-        }
+        secrets.insert(device.id, (!device.revoked).then_some(device.secret_hash));
     }
 }

@@ -34,7 +34,7 @@ struct HealthJson {
 #[derive(Serialize, ToSchema)]
 struct ReadinessJson {
     status: &'static str,
-    /// By name: `ok`, or why not.
+    /// By name: `ok`, or why not. A warning is of something that is meant to be so.
     #[schema(value_type = BTreeMap<String, String>)]
     checks: BTreeMap<&'static str, String>,
 }
@@ -82,6 +82,7 @@ pub(crate) async fn ready(State(state): State<ApiState>) -> impl IntoResponse {
         .into_iter()
         .map(|(name, result)| (name, result.err().unwrap_or_else(|| "ok".to_owned())))
         .chain([("space", space.to_owned())])
+        .chain((state.shared.warnings.iter()).map(|(name, warning)| (*name, format!("warning: {warning}"))))
         .collect();
     (code, Json(ReadinessJson { status, checks }))
 }

@@ -34,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) passwords: Passwords,
     pub(crate) sign_in_limit: SignInLimit,
     pub(crate) checks: Vec<Check>,
+    pub(crate) warnings: Vec<(&'static str, &'static str)>,
     pub(crate) metrics: Option<Box<Render>>,
     pub(crate) shutdown: Option<watch::Receiver<bool>>,
     pub(crate) mqtt_socket: Option<Box<HandOver>>,
@@ -53,6 +54,7 @@ impl ApiState {
             server_token_hash: None,
             transport: Transport::default(),
             checks: Vec::new(),
+            warnings: Vec::new(),
             metrics: None,
             shutdown: None,
             mqtt_socket: None,
@@ -91,6 +93,7 @@ pub struct ApiStateBuilder {
     server_token_hash: Option<[u8; 32]>,
     transport: Transport,
     checks: Vec<Check>,
+    warnings: Vec<(&'static str, &'static str)>,
     metrics: Option<Box<Render>>,
     shutdown: Option<watch::Receiver<bool>>,
     mqtt_socket: Option<Box<HandOver>>,
@@ -131,6 +134,12 @@ impl ApiStateBuilder {
         self
     }
 
+    /// Says in `/readyz` what is risky and meant to be so; the server is no less ready for it.
+    pub fn warning(mut self, name: &'static str, warning: &'static str) -> Self {
+        self.warnings.push((name, warning));
+        self
+    }
+
     /// What `/metrics` answers with: all metrics as Prometheus text. Without it the path answers 404.
     pub fn metrics(mut self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
         self.metrics = Some(Box::new(render));
@@ -163,6 +172,7 @@ impl ApiStateBuilder {
             passwords: Passwords::new()?,
             sign_in_limit: SignInLimit::default(),
             checks: self.checks,
+            warnings: self.warnings,
             metrics: self.metrics,
             shutdown: self.shutdown,
             mqtt_socket: self.mqtt_socket,

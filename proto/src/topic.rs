@@ -121,7 +121,8 @@ impl TopicPrefix {
         Topic::parse(rest.ok_or_else(|| InvalidTopic(name.chars().take(64).collect()))?)
     }
 
-    fn prepend(&self, topic: &str) -> String {
+    /// A topic or filter of ours as it is called on the broker.
+    pub fn prepend(&self, topic: &str) -> String {
         if self.0.is_empty() {
             topic.to_owned()
         } else {

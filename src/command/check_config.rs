@@ -26,7 +26,11 @@ pub(crate) fn run(arguments: &Arguments, format: Format) -> anyhow::Result<()> {
                 "The settings fit together. Data in {}, HTTP on {}, MQTT {mqtt}; --json shows all of them.",
                 config.server.data.display(),
                 config.http.listen,
-            ))
+            ))?;
+            for (_, warning) in config.warnings() {
+                output::line(format_args!("Warning: {warning}."))?;
+            }
+            Ok(())
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The rule: a device reads and writes what is its own and nothing else, however it phrases a filter. The broker asks
 //! about the filter behind `$share/group/`, and about the topic of a will as about any other.
 
+use super::anonymous::{Anonymous, is_anonymous};
 use std::sync::{Arc, OnceLock};
 use waypost_bridge::DeviceAccess;
 use waypost_broker::{Authenticate, Authorise, ConnectAttempt, Principal, Refusal, Retain, Verdict, filter};
@@ -13,9 +14,19 @@ use waypost_proto::{DeviceId, Topic, TopicPrefix};
 pub(crate) struct Admission {
     /// Empty until the bridge has read its devices.
     access: Arc<OnceLock<DeviceAccess>>,
+    /// `None` where a client has to be a device.
+    anonymous: Option<Anonymous>,
 }
 
 impl Admission {
+    /// Lets clients in that are no devices, too, where there is something that they may do.
+    pub(crate) fn new(anonymous: Option<Anonymous>) -> Self {
+        Self {
+            anonymous,
+            ..Self::default()
+        }
+    }
+
     /// From now on devices may connect. The first call counts.
     pub(crate) fn open(&self, access: DeviceAccess) {
         self.access.get_or_init(|| access);
@@ -25,10 +36,11 @@ impl Admission {
 impl Authenticate for Admission {
     fn authenticate(&self, attempt: &ConnectAttempt<'_>) -> Result<Principal, Refusal> {
         let access = self.access.get().ok_or(Refusal::ServerUnavailable)?;
-        let device: DeviceId = attempt
-            .username
-            .and_then(|name| name.parse().ok())
-            .ok_or(Refusal::BadCredentials)?;
+        let claimed: Option<DeviceId> = attempt.username.and_then(|name| name.parse().ok());
+        if self.anonymous.is_some() && !claimed.is_some_and(|device| access.knows(device)) {
+            return Anonymous::admit(access, attempt);
+        }
+        let device = claimed.ok_or(Refusal::BadCredentials)?;
         if !access.verify(device, attempt.password.unwrap_or_default()) {
             return Err(Refusal::BadCredentials);
         }
@@ -60,6 +72,11 @@ impl Permissions {
         Self { prefix, admission }
     }
 
+    /// What one who is no device may do; `None` for a device.
+    fn anonymous(&self, who: &Principal) -> Option<&Anonymous> {
+        self.admission.anonymous.as_ref().filter(|_| is_anonymous(who))
+    }
+
     /// The topics of the groups that a device is a member of at this moment.
     fn groups(&self, device: &str) -> Vec<String> {
         let groups = self.admission.access.get().zip(device.parse().ok());
@@ -70,22 +87,13 @@ impl Permissions {
             .map(|group| Topic::Group(group).to_string())
             .collect()
     }
-
-    /// `topics`, behind the prefix of a shared broker.
-    fn prefixed(&self, topics: &str) -> String {
-        match self
-            .prefix
-            .name(&Topic::Templates("en".to_owned()))
-            .strip_suffix("t/en")
-        {
-            Some(prefix) => format!("{prefix}{topics}"),
-            None => topics.to_owned(),
-        }
-    }
 }
 
 impl Authorise for Permissions {
     fn may_publish(&self, who: &Principal, topic: &str, retain: Retain) -> Verdict {
+        if let Some(anonymous) = self.anonymous(who) {
+            return anonymous.may_use(topic);
+        }
         // A client with a suffix listens, or speaks OwnTracks.
         let is_device_itself = who.client_id == who.name;
         Verdict::allow_if(match self.prefix.parse(topic) {
@@ -99,6 +107,9 @@ impl Authorise for Permissions {
     }
 
     fn may_subscribe(&self, who: &Principal, requested: &str) -> Verdict {
+        if let Some(anonymous) = self.anonymous(who) {
+            return anonymous.may_subscribe(requested);
+        }
         let own = [
             format!("d/{}", who.name),
             "t/+".to_owned(),
@@ -107,8 +118,16 @@ impl Authorise for Permissions {
         Verdict::allow_if(
             own.into_iter()
                 .chain(self.groups(&who.name))
-                .any(|allowed| filter::contains(&self.prefixed(&allowed), requested)),
+                .any(|allowed| filter::contains(&self.prefix.prepend(&allowed), requested)),
         )
+    }
+
+    fn may_read(&self, who: &Principal, topic: &str) -> Verdict {
+        match self.anonymous(who) {
+            Some(anonymous) => anonymous.may_use(topic),
+            // A device has no filter that reaches further than it may read.
+            None => Verdict::Allow,
+        }
     }
 }
 
