@@ -2,8 +2,8 @@
 //!
 //! Four clients without a network: each has what the task of a connection has, a decoder and an encoder around the core, and at
 //! the other end the codec of a client. What is read from the input are the steps of a history: bytes that arrive, well-formed
-//! packets so that a history gets somewhere, time that passes, permissions that come and go. After each step everything that
-//! must hold is looked at; what does not is a panic.
+//! packets so that a history gets somewhere, connections that are lost and sessions that are taken up again, time that passes,
+//! permissions that come and go. After each step everything that must hold is looked at; what does not is a panic.
 //!
 //! A client `n` may read `d/n/#`, and `g/#` while it is in the group; anybody may publish on `d/` and `g/`.
 
@@ -46,6 +46,11 @@ fn limits() -> Limits {
         subscriptions_max: 3,
         inflight_max: 3,
         queued_bytes_max: 800,
+        detached_queued_bytes_max: 900,
+        detached_bytes_max: 1_500,
+        session_expiry_max: Duration::from_secs(50),
+        sessions_max: 5,
+        sessions_per_principal_max: 2,
         retained_max: 3,
         retained_bytes_max: 700,
         receive_maximum: 5,
@@ -208,6 +213,8 @@ struct Reader {
     bytes: BytesMut,
     aliases: Vec<Option<Bytes>>,
     packet_bytes_max: usize,
+    /// The acknowledgements of what it has read.
+    owed: BytesMut,
     /// What the core gave out, in its order.
     expected: VecDeque<(Arc<str>, Bytes)>,
 }
@@ -257,9 +264,16 @@ impl World {
                 };
                 self.receive(who, &bytes);
             }
-            10 => self.read(who, usize::from(dice.roll()) * 16),
+            10 => {
+                let choices = dice.roll();
+                self.read(who, usize::from(choices & 0x7F) * 32);
+                if choices & 0x80 != 0 {
+                    self.acknowledge(who);
+                }
+            }
             11 => {
                 self.now += Duration::from_secs(u64::from(dice.roll() % 32));
+                self.core.handle_due(self.now);
                 for client in &self.clients {
                     if let Client::Connected(connected) = client {
                         self.core.handle_timeout(connected.key, self.now);
@@ -373,6 +387,7 @@ impl World {
                 bytes: BytesMut::new(),
                 aliases: vec![None; usize::from(alias_max)],
                 packet_bytes_max,
+                owed: BytesMut::new(),
                 expected: VecDeque::new(),
             },
         }));
@@ -433,6 +448,15 @@ impl World {
         self.turn(who);
     }
 
+    /// The client answers what it has read, as it should.
+    fn acknowledge(&mut self, who: usize) {
+        let Client::Connected(connected) = &mut self.clients[who] else {
+            return;
+        };
+        let owed = std::mem::take(&mut connected.reader.owed);
+        self.receive(who, &owed);
+    }
+
     /// Lets those go on whom the core woke.
     fn settle(&mut self) {
         while let Some(wake) = self.core.poll_wake() {
@@ -459,12 +483,29 @@ impl World {
         assert!(core.retained.bytes() <= limits.retained_bytes_max);
         // Retained messages that the link asked for come on top, and it asked when there were none.
         assert!(core.link_queued_bytes(self.link) <= LINK_LIMITS.queued_bytes_max);
+        let stats = core.stats();
+        assert!(stats.detached_bytes <= limits.detached_bytes_max);
         let mut subscriptions = core.links[self.link].filters.len();
+        let (mut queued_bytes, mut detached_bytes, mut inflight, mut detached, mut due) = (0, 0, 0, 0, 0);
         for (key, session) in core.sessions.iter() {
             assert!(session.queued_bytes() <= limits.queued_bytes_max + limits.detached_queued_bytes_max);
             assert!(session.filters.len() <= limits.subscriptions_max);
             assert!(session.replays.len() <= session.filters.len());
             assert_eq!(core.clients.get(&session.principal.client_id), Some(&key));
+            queued_bytes += session.queued_bytes();
+            inflight += session.inflight();
+            match session.connection {
+                Some(connection) => {
+                    assert_eq!(core.connections[connection].session, Some(key));
+                    assert_eq!(session.due_at(), None);
+                }
+                None => {
+                    assert!(session.is_kept() && core.sessions.kept_of(&session.principal.name) > 0);
+                    assert!(session.due_at().is_some_and(|at| core.due.contains(&(at, key))));
+                    (detached, due) = (detached + 1, due + 1);
+                    detached_bytes += session.queued_bytes();
+                }
+            }
             subscriptions += session.filters.len();
         }
         assert_eq!(
@@ -472,14 +513,27 @@ impl World {
             subscriptions,
             "the trie holds what nobody subscribed"
         );
+        assert_eq!(
+            (
+                stats.queued_bytes,
+                stats.detached_bytes,
+                stats.inflight,
+                stats.detached,
+                core.due.len()
+            ),
+            (queued_bytes, detached_bytes, inflight, detached, due),
+            "a sum is not what the sessions hold"
+        );
     }
 
-    /// Everybody leaves, the link takes what is owed, and nothing is left.
+    /// Everybody leaves for good, the link takes what is owed, and nothing is left.
     fn end(mut self) {
         for who in 0..CLIENTS {
             self.read(who, usize::MAX);
             self.leave(who);
         }
+        self.now += Duration::from_secs(3_600);
+        self.core.handle_due(self.now);
         while !self.core.is_empty()
             || self.core.link_queued_bytes(self.link) > 0
             || self.core.stats().connections > 0
@@ -488,9 +542,15 @@ impl World {
         }
         let stats = self.core.stats();
         assert_eq!(
-            (stats.sessions, stats.subscriptions, stats.queued_bytes),
-            (0, LINK_FILTERS.len(), 0)
+            (
+                stats.sessions,
+                stats.subscriptions,
+                stats.queued_bytes,
+                stats.inflight
+            ),
+            (0, LINK_FILTERS.len(), 0, 0)
         );
+        assert_eq!(self.core.next_due(), None);
     }
 }
 
@@ -542,12 +602,26 @@ impl Reader {
             let mut packet = self.bytes.split_to(header.frame_bytes);
             let message = match version {
                 Version::V311 => match v4::Packet::read(&mut packet, usize::MAX) {
-                    Ok(v4::Packet::Publish(publish)) => Some((Bytes::from(publish.topic), publish.payload)),
+                    Ok(v4::Packet::Publish(publish)) => {
+                        self.owe(publish.qos as u8, publish.pkid);
+                        Some((Bytes::from(publish.topic), publish.payload))
+                    }
+                    Ok(v4::Packet::PubRel(release)) => {
+                        self.owe(3, release.pkid);
+                        None
+                    }
                     Ok(_) => None,
                     Err(error) => panic!("a client cannot read what it is sent: {error}"),
                 },
                 Version::V5 => match v5::Packet::read(&mut packet, None) {
-                    Ok(v5::Packet::Publish(publish)) => Some(self.resolve(publish)),
+                    Ok(v5::Packet::Publish(publish)) => {
+                        self.owe(publish.qos as u8, publish.pkid);
+                        Some(self.resolve(publish))
+                    }
+                    Ok(v5::Packet::PubRel(release)) => {
+                        self.owe(3, release.pkid);
+                        None
+                    }
                     Ok(_) => None,
                     Err(error) => panic!("a client cannot read what it is sent: {error}"),
                 },
@@ -561,6 +635,18 @@ impl Reader {
                 assert_eq!((&topic[..], payload), (expected.as_bytes(), sent));
             }
         }
+    }
+
+    /// The answer to a message of QoS 1 or 2, or to what follows: PUBACK, PUBREC, PUBCOMP.
+    fn owe(&mut self, stage: u8, packet_id: u16) {
+        let kind = match stage {
+            0 => return,
+            1 => 0x40,
+            2 => 0x50,
+            _ => 0x70,
+        };
+        let [high, low] = packet_id.to_be_bytes();
+        self.owed.extend_from_slice(&[kind, 2, high, low]);
     }
 
     fn resolve(&mut self, publish: v5::Publish) -> (Bytes, Bytes) {
@@ -583,6 +669,14 @@ impl Reader {
 /// A CONNECT that can be read; whether it is let in is another question.
 fn connect(who: usize, dice: &mut Dice<'_>) -> BytesMut {
     let (choices, will_topic) = (dice.roll(), dice.one_of(&TOPICS));
+    let (size, life) = (dice.roll(), dice.roll());
+    // Half of the sessions outlive their connection.
+    let expiry_s = if life & 1 == 0 {
+        0
+    } else {
+        u32::from(life >> 4) * 4
+    };
+    let clean_start = life & 0b110 == 0b110;
     // Now and then somebody else's, which takes over.
     let client_id = match choices & 0x03 {
         0 => String::new(),
@@ -595,23 +689,36 @@ fn connect(who: usize, dice: &mut Dice<'_>) -> BytesMut {
         let connect = v5::Connect {
             keep_alive: 20,
             client_id,
-            clean_start: true,
+            clean_start,
             properties: Some(v5::ConnectProperties {
+                session_expiry_interval: Some(expiry_s),
+                request_problem_info: (life & 0x08 != 0).then_some(0),
                 receive_maximum: Some(u16::from(choices >> 6) + 1),
-                max_packet_size: (choices & 0x08 != 0).then(|| u32::from(dice.roll()) + 1),
+                max_packet_size: (choices & 0x08 != 0).then(|| u32::from(size) + 1),
                 topic_alias_max: Some(u16::from(choices >> 6)),
                 ..v5::ConnectProperties::new()
             }),
         };
-        let will = with_will.then(|| v5::LastWill::new(will_topic, "gone", QoS5::AtLeastOnce, retain, None));
+        let will = with_will.then(|| {
+            let properties = v5::LastWillProperties {
+                delay_interval: Some(u32::from(life >> 5) * 4),
+                payload_format_indicator: None,
+                message_expiry_interval: None,
+                content_type: None,
+                response_topic: None,
+                correlation_data: None,
+                user_properties: Vec::new(),
+            };
+            v5::LastWill::new(will_topic, "gone", qos_of_5(size), retain, Some(properties))
+        });
         connect
             .write(&will, &None, &mut bytes)
             .expect("a CONNECT of few bytes");
     } else {
         let mut connect = v4::Connect::new(client_id);
         connect.keep_alive = 20;
-        connect.last_will =
-            with_will.then(|| v4::LastWill::new(will_topic, "gone", QoS4::AtLeastOnce, retain));
+        connect.clean_session = expiry_s == 0 || connect.client_id.is_empty();
+        connect.last_will = with_will.then(|| v4::LastWill::new(will_topic, "gone", qos_of_4(size), retain));
         v4::Packet::Connect(connect)
             .write(&mut bytes, usize::MAX)
             .expect("a CONNECT of few bytes");
@@ -706,27 +813,33 @@ fn packet(who: usize, version: Version, dice: &mut Dice<'_>) -> BytesMut {
                 .expect("an UNSUBSCRIBE of few bytes");
         }
         // The same in both versions.
-        (8, _) => bytes.extend_from_slice(&[0x40, 2, 0, packet_id.to_be_bytes()[1]]),
+        (8, _) => {
+            let kind = [0x40, 0x50, 0x62, 0x70][usize::from(choices & 0b11)];
+            let [_, low] = packet_id.to_be_bytes();
+            match version {
+                Version::V5 if choices & 0x0C == 0x0C => bytes.extend_from_slice(&[kind, 3, 0, low, 0x92]),
+                _ => bytes.extend_from_slice(&[kind, 2, 0, low]),
+            }
+        }
         _ if choices < 0xC0 => bytes.extend_from_slice(&[0xC0, 0]),
         _ => bytes.extend_from_slice(&[0xE0, 0]),
     }
     bytes
 }
 
-/// Seldom the one that is not offered.
 fn qos_of_4(choices: u8) -> QoS4 {
-    match choices {
-        0xFF => QoS4::ExactlyOnce,
-        _ if choices & 0x03 == 0 => QoS4::AtMostOnce,
-        _ => QoS4::AtLeastOnce,
+    match choices & 0x03 {
+        0 => QoS4::AtMostOnce,
+        1 => QoS4::AtLeastOnce,
+        _ => QoS4::ExactlyOnce,
     }
 }
 
 fn qos_of_5(choices: u8) -> QoS5 {
-    match choices {
-        0xFF => QoS5::ExactlyOnce,
-        _ if choices & 0x03 == 0 => QoS5::AtMostOnce,
-        _ => QoS5::AtLeastOnce,
+    match choices & 0x03 {
+        0 => QoS5::AtMostOnce,
+        1 => QoS5::AtLeastOnce,
+        _ => QoS5::ExactlyOnce,
     }
 }
 

@@ -1609,3 +1609,150 @@ proptest! {
         prop_assert_eq!((stats.sessions, stats.inflight, world.core.next_due()), (0, 0, None));
     }
 }
+
+/// An honest client of QoS 2 on a link that loses what is under way, both ways, whenever the connection is lost.
+struct Lossy {
+    name: &'static str,
+    version: Version,
+    key: usize,
+    to_server: VecDeque<Packet>,
+    from_server: VecDeque<Output>,
+    /// What it publishes: the identifier, the payload, and whether it has been received.
+    publishing: VecDeque<(u16, String, bool)>,
+    /// Taken and not released.
+    unreleased: Vec<u16>,
+    received: Vec<String>,
+}
+
+impl Lossy {
+    fn join(world: &mut World, name: &'static str, version: Version) -> Lossy {
+        let (key, _) = world.come_back(Connect {
+            version,
+            ..kept(name)
+        });
+        Lossy {
+            name,
+            version,
+            key,
+            to_server: VecDeque::new(),
+            from_server: VecDeque::new(),
+            publishing: VecDeque::new(),
+            unreleased: Vec::new(),
+            received: Vec::new(),
+        }
+    }
+
+    fn publish(&mut self, packet_id: u16, payload: String) {
+        self.to_server.push_back(begin(packet_id, &payload));
+        self.publishing.push_back((packet_id, payload, false));
+    }
+
+    /// The server hears one packet, and what it says is under way.
+    fn send_one(&mut self, world: &mut World) {
+        if let Some(packet) = self.to_server.pop_front() {
+            world.send(self.key, packet);
+        }
+        let outputs = world.outputs(self.key);
+        self.from_server.extend(outputs);
+    }
+
+    fn receive_one(&mut self) {
+        let verdict = Received::Taken;
+        match self.from_server.pop_front() {
+            Some(Output::Publish(delivery)) => {
+                let packet_id = delivery.packet_id;
+                if !self.unreleased.contains(&packet_id) {
+                    self.unreleased.push(packet_id);
+                    self.received
+                        .push(String::from_utf8(delivery.message.payload.to_vec()).unwrap());
+                }
+                self.to_server.push_back(Packet::PubRec { packet_id, verdict });
+            }
+            Some(Output::PubRel { packet_id, .. }) => {
+                self.unreleased.retain(|id| *id != packet_id);
+                self.to_server.push_back(Packet::PubComp { packet_id });
+            }
+            Some(Output::PubRec { packet_id, .. }) => {
+                for (id, _, has_receipt) in &mut self.publishing {
+                    *has_receipt |= *id == packet_id;
+                }
+                self.to_server.push_back(Packet::PubRel { packet_id });
+            }
+            Some(Output::PubComp { packet_id, .. }) => self.publishing.retain(|(id, ..)| *id != packet_id),
+            Some(_) | None => {}
+        }
+    }
+
+    /// The connection is lost with all that is under way, and there is another.
+    fn lose(&mut self, world: &mut World) {
+        world.lose(self.key);
+        self.to_server.clear();
+        self.from_server.clear();
+        let (key, present) = world.come_back(Connect {
+            version: self.version,
+            ..kept(self.name)
+        });
+        assert!(present);
+        self.key = key;
+        for (packet_id, payload, has_receipt) in &self.publishing {
+            self.to_server.push_back(if *has_receipt {
+                Packet::PubRel {
+                    packet_id: *packet_id,
+                }
+            } else {
+                begin(*packet_id, payload)
+            });
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.to_server.is_empty() && self.from_server.is_empty() && self.publishing.is_empty()
+    }
+}
+
+fn begin(packet_id: u16, payload: &str) -> Packet {
+    Packet::Publish(Publish {
+        packet_id,
+        ..publish("q", QoS::ExactlyOnce, payload)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #[test]
+    fn qos_2_arrives_exactly_once_and_in_order_whatever_is_lost(
+        steps in prop::collection::vec(0u8..32, 0..300),
+        five in any::<bool>(),
+    ) {
+        let mut world = world(Limits { inflight_max: 3, ..Limits::default() });
+        let mut from = Lossy::join(&mut world, "from", if five { Version::V5 } else { Version::V311 });
+        let mut to = Lossy::join(&mut world, "to", if five { Version::V311 } else { Version::V5 });
+        world.subscribe(to.key, &[("q", QoS::ExactlyOnce)]);
+        let mut published = 0u16;
+        for step in steps {
+            match step {
+                0 => from.lose(&mut world),
+                1 => to.lose(&mut world),
+                2..=6 if from.publishing.len() < 4 => {
+                    from.publish(published % 5 + 1, published.to_string());
+                    published += 1;
+                }
+                2..=13 => from.send_one(&mut world),
+                14..=19 => from.receive_one(),
+                20..=25 => to.send_one(&mut world),
+                _ => to.receive_one(),
+            }
+        }
+        for _ in 0..1_000 {
+            for client in [&mut from, &mut to] {
+                client.send_one(&mut world);
+                client.receive_one();
+            }
+        }
+        prop_assert!(from.is_done() && to.is_done());
+        let expected: Vec<String> = (0..published).map(|number| number.to_string()).collect();
+        prop_assert_eq!(&to.received, &expected);
+        let stats = world.core.stats();
+        prop_assert_eq!((stats.inflight, stats.queued_bytes), (0, 0));
+    }
+}
