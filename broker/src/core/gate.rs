@@ -344,10 +344,10 @@ fn value(section: &mut Cursor<'_>, id: u8) -> Result<(), Reason> {
     use property::*;
     let fine = match id {
         PAYLOAD_FORMAT | REQUEST_RESPONSE | REQUEST_PROBLEM => section.u8()? <= 1,
-        MESSAGE_EXPIRY | SESSION_EXPIRY | WILL_DELAY => section.take(4).is_ok(),
+        MESSAGE_EXPIRY | SESSION_EXPIRY | WILL_DELAY => return section.take(4).map(|_| ()),
         MAXIMUM_PACKET_SIZE => section.take(4)? != [0; 4],
         RECEIVE_MAXIMUM => section.u16()? != 0,
-        TOPIC_ALIAS_MAXIMUM => section.u16().is_ok(),
+        TOPIC_ALIAS_MAXIMUM => return section.u16().map(|_| ()),
         // [MQTT-3.3.2-8] an alias is not zero.
         TOPIC_ALIAS => {
             return if section.u16()? == 0 {
@@ -363,9 +363,10 @@ fn value(section: &mut Cursor<'_>, id: u8) -> Result<(), Reason> {
         }
         // [MQTT-3.3.2-14] a response topic has no wildcards.
         RESPONSE_TOPIC => filter::is_topic(section.text()?),
-        CONTENT_TYPE | REASON_STRING | AUTHENTICATION_METHOD => section.text().is_ok(),
-        CORRELATION_DATA | AUTHENTICATION_DATA => section.binary().is_ok(),
-        USER_PROPERTY => section.text().is_ok() && section.text().is_ok(),
+        // [MQTT-1.5.4-1] what is no text is malformed, here as anywhere.
+        CONTENT_TYPE | REASON_STRING | AUTHENTICATION_METHOD => return section.text().map(|_| ()),
+        CORRELATION_DATA | AUTHENTICATION_DATA => return section.binary().map(|_| ()),
+        USER_PROPERTY => return section.text().and(section.text()).map(|_| ()),
         _ => false,
     };
     if fine { Ok(()) } else { Err(Reason::ProtocolError) }
@@ -433,6 +434,24 @@ mod tests {
         type Row = (&'static str, Version, &'static [u8], Result<(), Reason>);
         let table: &[Row] = &[
             ("ping", V5, &[0xC0, 0], Ok(())),
+            (
+                "publish, content type not UTF-8",
+                V5,
+                &[0x30, 8, 0, 1, b'a', 4, 0x03, 0, 1, 0xFF],
+                Err(Malformed),
+            ),
+            (
+                "publish, NUL in the value of a user property",
+                V5,
+                &[0x30, 11, 0, 1, b'a', 7, 0x26, 0, 1, b'k', 0, 1, 0],
+                Err(Malformed),
+            ),
+            (
+                "publish, expiry cut off",
+                V5,
+                &[0x30, 7, 0, 1, b'a', 3, 0x02, 0, 1],
+                Err(Malformed),
+            ),
             ("ping with flags", V5, &[0xC1, 0], Err(Malformed)),
             ("ping with a body", V5, &[0xC0, 1, 0], Err(Malformed)),
             ("disconnect, short", V5, &[0xE0, 0], Ok(())),
