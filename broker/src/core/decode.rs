@@ -124,6 +124,10 @@ fn connect_of_5(bytes: &mut BytesMut, frame_bytes: usize) -> Result<Connect, Rea
         // [MQTT-4.12.0-1] a method that is not offered.
         return Err(Reason::BadAuthenticationMethod);
     }
+    if asked.is_some_and(|asked| asked.authentication_data.is_some()) {
+        // Data of no method [MQTT 5, 3.1.2.11.10].
+        return Err(Reason::ProtocolError);
+    }
     let (username, password) = login.map(|login| (login.username, login.password)).unzip();
     Ok(Connect {
         version: Version::V5,
