@@ -89,6 +89,7 @@ async fn serve_placed<S>(
         Ok(Ok(Some(connect))) => Err(BadConnect {
             reason: Reason::ConnectionRate,
             answer: Some(connect.version),
+            packet_bytes_max: connect.packet_bytes_max,
         }),
         Ok(Ok(None)) => return,
         Ok(Err(bad)) => {
@@ -100,6 +101,7 @@ async fn serve_placed<S>(
             Err(BadConnect {
                 reason: Reason::HandshakeTimeout,
                 answer: None,
+                packet_bytes_max: None,
             })
         }
     };
@@ -108,9 +110,15 @@ async fn serve_placed<S>(
             drop(handshake);
             Connection::new(shared, stream, input, admitted, peer).run().await;
         }
-        Err(BadConnect { reason, answer }) => {
+        Err(BadConnect {
+            reason,
+            answer,
+            packet_bytes_max,
+        }) => {
             tracing::info!(%peer, reason = reason.label(), "connection refused");
-            let answer = answer.map(|version| refusal(version, reason)).unwrap_or_default();
+            let answer = answer
+                .map(|version| refusal(version, reason, packet_bytes_max))
+                .unwrap_or_default();
             let said_goodbye = async {
                 // A peer that is gone already needs no answer.
                 if stream.write_all(&answer).await.is_ok() {
@@ -182,6 +190,7 @@ fn admit(shared: &Shared, mut connect: Connect, peer: SocketAddr) -> Result<Admi
     let refuse = |reason| BadConnect {
         reason,
         answer: Some(version),
+        packet_bytes_max: wanted.packet_bytes_max,
     };
     let client_id_from = if connect.client_id.is_empty() {
         ClientIdFrom::Server

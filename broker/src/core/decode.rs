@@ -23,6 +23,8 @@ use crate::reason::Reason;
 pub(crate) struct BadConnect {
     pub(crate) reason: Reason,
     pub(crate) answer: Option<Version>,
+    /// The largest packet that the client takes, where it could be read.
+    pub(crate) packet_bytes_max: Option<u32>,
 }
 
 /// Takes a CONNECT off the front of `bytes`; `None` while it is not complete.
@@ -30,7 +32,11 @@ pub(crate) struct BadConnect {
 /// # Errors
 /// What is there can never become an acceptable CONNECT.
 pub(crate) fn read_connect(bytes: &mut BytesMut, limits: &Limits) -> Result<Option<Connect>, BadConnect> {
-    let silent = |reason| BadConnect { reason, answer: None };
+    let silent = |reason| BadConnect {
+        reason,
+        answer: None,
+        packet_bytes_max: None,
+    };
     let Some(header) = gate::header(bytes).map_err(silent)? else {
         return Ok(None);
     };
@@ -46,10 +52,16 @@ pub(crate) fn read_connect(bytes: &mut BytesMut, limits: &Limits) -> Result<Opti
         reason,
         // [MQTT-3.1.2-2] the answer to an unknown level takes the form of the nearest version that has one.
         answer: (reason == Reason::UnsupportedVersion).then(|| nearest_version(bytes, header)),
+        packet_bytes_max: None,
     })?;
+    let packet_bytes_max = match version {
+        Version::V5 => gate::packet_bytes_max_of_connect(bytes, header),
+        Version::V311 => None,
+    };
     let spoken = |reason| BadConnect {
         reason,
         answer: Some(version),
+        packet_bytes_max,
     };
     if header.frame_bytes > limits.connect_bytes_max {
         return Err(spoken(Reason::PacketTooLarge));
@@ -520,7 +532,8 @@ mod tests {
             refused,
             BadConnect {
                 reason: Reason::PacketTooLarge,
-                answer: Some(Version::V5)
+                answer: Some(Version::V5),
+                packet_bytes_max: None,
             }
         );
     }

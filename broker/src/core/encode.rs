@@ -217,12 +217,14 @@ impl Encoder {
     }
 }
 
-/// The CONNACK that turns a client down; empty where 3.1.1 has no code for it and the connection is just closed.
-pub(crate) fn refusal(version: Version, reason: Reason) -> BytesMut {
+/// The CONNACK that turns a client down, within the largest packet that it takes; empty where 3.1.1 has no code for it and the
+/// connection is just closed.
+pub(crate) fn refusal(version: Version, reason: Reason, packet_bytes_max: Option<u32>) -> BytesMut {
+    let bytes_max = packet_bytes_max.map_or(usize::MAX, |bytes| bytes as usize);
     let mut out = BytesMut::new();
     match (version, reason.codes().v4_connack) {
         // [MQTT-3.2.2-6] a refusal never claims a session.
-        (Version::V5, _) => write_reason(0x20, &[0, reason.codes().v5], reason, usize::MAX, &mut out),
+        (Version::V5, _) => write_reason(0x20, &[0, reason.codes().v5], reason, bytes_max, &mut out),
         (Version::V311, Some(code)) => out.put_slice(&[0x20, 2, 0, code]),
         (Version::V311, None) => {}
     }

@@ -75,6 +75,17 @@ pub(crate) fn version_of_connect(frame: &[u8], header: Header) -> Result<Version
     }
 }
 
+/// The largest packet that a CONNECT of version 5 says its client takes, in bytes; `None` where it says nothing that can be read.
+pub(crate) fn packet_bytes_max_of_connect(frame: &[u8], header: Header) -> Option<u32> {
+    let mut body = Cursor {
+        bytes: frame.get(header.header_bytes..)?,
+    };
+    // The name, the level, the flags and the keep-alive.
+    body.binary().ok()?;
+    body.take(4).ok()?;
+    four_bytes_of(body.bytes, property::MAXIMUM_PACKET_SIZE)
+}
+
 /// Checks one whole frame, `frame.len() == header.frame_bytes`.
 ///
 /// # Errors
@@ -249,14 +260,19 @@ enum Packet {
 
 /// The session expiry of a DISCONNECT of version 5 that has passed the gate, in seconds; `None` where it says nothing of it.
 pub(crate) fn session_expiry_of_disconnect(frame: &[u8], header: Header) -> Option<u32> {
-    let properties = frame.get(header.header_bytes + 1..)?;
-    let (_, length_bytes) = varint(properties).ok()??;
+    four_bytes_of(frame.get(header.header_bytes + 1..)?, property::SESSION_EXPIRY)
+}
+
+/// A property of four bytes out of the section that `bytes` begin with.
+fn four_bytes_of(bytes: &[u8], wanted: u8) -> Option<u32> {
+    let (length, length_bytes) = varint(bytes).ok()??;
+    let rest = bytes.get(length_bytes..)?;
     let mut section = Cursor {
-        bytes: properties.get(length_bytes..)?,
+        bytes: rest.get(..length).unwrap_or(rest),
     };
     while !section.bytes.is_empty() {
         let id = section.u8().ok()?;
-        if id == property::SESSION_EXPIRY {
+        if id == wanted {
             return section.take(4).ok()?.try_into().ok().map(u32::from_be_bytes);
         }
         value(&mut section, id).ok()?;
