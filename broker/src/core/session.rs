@@ -314,7 +314,7 @@ impl Session {
     /// Moves what may be sent now into `out`, about `bytes_max` bytes of messages at the most.
     pub(crate) fn drain(&mut self, bytes_max: usize, now: Instant, out: &mut Vec<Output>) -> Sent {
         let (mut bytes, mut done) = (0, Sent::default());
-        self.drain_again(bytes_max, now, out, &mut bytes, &mut done);
+        self.drain_again(bytes_max, out, &mut bytes, &mut done);
         while self.resend.is_empty()
             && bytes < bytes_max
             && let Some(next) = self.queue.front()
@@ -351,14 +351,7 @@ impl Session {
     }
 
     /// The part of `drain` that a connection owes from an earlier one.
-    fn drain_again(
-        &mut self,
-        bytes_max: usize,
-        now: Instant,
-        out: &mut Vec<Output>,
-        bytes: &mut usize,
-        done: &mut Sent,
-    ) {
+    fn drain_again(&mut self, bytes_max: usize, out: &mut Vec<Output>, bytes: &mut usize, done: &mut Sent) {
         while *bytes < bytes_max
             && self.outstanding < self.window
             && let Some(packet_id) = self.resend.pop_front()
@@ -375,12 +368,12 @@ impl Session {
                 });
                 continue;
             }
+            // [MQTT-4.3.3-7] what was sent once does not expire any more.
             let again = inflight
                 .delivery
                 .as_deref()
-                .filter(|delivery| !delivery.message.is_expired(now))
-                .cloned()
-                .filter(|delivery| delivery.size_at_most(self.version) <= self.packet_bytes_max);
+                .filter(|delivery| delivery.size_at_most(self.version) <= self.packet_bytes_max)
+                .cloned();
             match again {
                 Some(delivery) => {
                     (inflight.sent, self.outstanding) = (true, self.outstanding + 1);
@@ -393,11 +386,7 @@ impl Session {
                 }
                 // Nobody waits for the rest of it.
                 None if inflight.awaits == Awaits::Acknowledgement => {
-                    match &inflight.delivery {
-                        Some(delivery) if delivery.message.is_expired(now) => done.expired += 1,
-                        Some(_) => done.too_large += 1,
-                        None => {}
-                    }
+                    done.too_large += u64::from(inflight.delivery.is_some());
                     self.forget_inflight(key);
                 }
                 // The client may have taken it; until the session ends its identifier must not mean another message.
