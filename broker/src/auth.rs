@@ -49,7 +49,7 @@ pub struct ConnectAttempt<'a> {
 /// Why an [`Authenticate`] turned a CONNECT down; each variant has its own CONNACK code in both versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Unknown user name or wrong password: 0x86 in MQTT 5, 4 in 3.1.1.
+    /// Unknown user name or wrong password: 0x86 in MQTT 5, 5 in 3.1.1.
     #[error("bad user name or password")]
     BadCredentials,
     /// The client identifier is not one that these credentials may use: 0x85 in MQTT 5, 2 in 3.1.1.

@@ -244,10 +244,10 @@ impl Reason {
             Reason::ConnectionRate => (0x9F, Some(3)),
             Reason::UnsupportedVersion => (0x84, Some(1)),
             Reason::BadAuthenticationMethod => (0x8C, None),
-            // 3.1.1 clients get "not authorized" for both, so that a guesser does not learn which part was wrong.
+            // 3.1.1 clients get "not authorized", so that a guesser does not learn which part was wrong.
             Reason::BadCredentials => (0x86, Some(5)),
-            Reason::ClientIdNotAllowed => (0x85, Some(5)),
-            Reason::ClientIdInvalid => (0x85, Some(2)),
+            // [MQTT-3.1.3-9] of 3.1.1: a client identifier that is rejected has a code of its own.
+            Reason::ClientIdNotAllowed | Reason::ClientIdInvalid => (0x85, Some(2)),
             Reason::ConnectForbidden | Reason::WillForbidden => (0x87, Some(5)),
             Reason::ServerUnavailable => (0x88, Some(3)),
             Reason::PublishForbidden | Reason::SubscribeForbidden | Reason::SubscriptionRevoked => {

@@ -265,7 +265,7 @@ async fn every_refused_connect_is_answered_with_its_code_and_counted() {
     });
     let table = [
         ("anybody", "wrong", 0x86, 5, Reason::BadCredentials),
-        ("stolen", "secret", 0x85, 5, Reason::ClientIdNotAllowed),
+        ("stolen", "secret", 0x85, 2, Reason::ClientIdNotAllowed),
         ("revoked", "secret", 0x87, 5, Reason::ConnectForbidden),
         ("busy", "secret", 0x89, 3, Reason::ServerBusy),
         ("unavailable", "secret", 0x88, 3, Reason::ServerUnavailable),
