@@ -1,7 +1,7 @@
 //! The one place that introduces broker, bridge and HTTP to each other.
 //!
 //! Start: the store is read, then the broker listens, then HTTP; whoever connects earlier is told to come back. Stop:
-//! nobody new is taken, the bridge finishes what it began, and only then the process ends.
+//! nothing more is taken, what was taken is put away and answered, everybody is told goodbye, and only then the process ends.
 
 mod admission;
 mod anonymous;
@@ -17,7 +17,7 @@ use admission::{Admission, Permissions};
 use anonymous::Anonymous;
 use anyhow::Context;
 use external_link::{ExternalLink, Standing};
-use link::InProcessLink;
+use link::{Drain, InProcessLink};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -33,6 +33,11 @@ use waypost_dispatch_api::{ApiState, Transport, router, serve};
 
 /// How often counts are taken in and old samples dropped, so that they do not pile up while nobody asks for them.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+/// How long what was taken may take to be put away and answered before everybody is told goodbye all the same. With what HTTP
+/// and closing connections may take, a server ends within a minute or so, whatever its disk does.
+const PUT_AWAY_MAX: Duration = Duration::from_secs(10);
+/// How long the store may take to finish at the end.
+const FINISH_MAX: Duration = Duration::from_secs(20);
 /// Bounds of every histogram in seconds.
 const SECONDS_BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0];
 
@@ -64,8 +69,7 @@ pub(crate) enum WhenTaken {
 pub(crate) struct Server {
     /// The domain, for what a command does beside HTTP.
     pub(crate) bridge: Bridge,
-    /// The embedded one, where there is one.
-    broker: Option<Broker>,
+    embedded: Option<Embedded>,
     running: Running,
     http: JoinHandle<()>,
     stop: watch::Sender<bool>,
@@ -158,7 +162,7 @@ impl Server {
         let Devices {
             bridge,
             running,
-            broker,
+            embedded,
             check,
         } = match mqtt {
             MqttSide::Here(listener, _) => meet_here(config, connections, listener, store, options)?,
@@ -176,7 +180,8 @@ impl Server {
             .check("broker", check)
             .metrics(move || metrics.render())
             .shutdown(stopping.clone());
-        if let Some(broker) = broker.clone() {
+        if let Some(Embedded { broker, .. }) = &embedded {
+            let broker = broker.clone();
             api = api
                 .mqtt_socket(move |socket, peer| drop(tokio::spawn(broker.serve_connection(socket, peer))));
         }
@@ -187,7 +192,7 @@ impl Server {
         let http = tokio::spawn(serve(http, router(api), connections.http_max, stopping));
         Ok(Self {
             bridge,
-            broker,
+            embedded,
             running,
             http,
             stop,
@@ -202,22 +207,41 @@ impl Server {
         }
     }
 
-    /// Takes nobody new, tells everybody, and ends after what was begun is on disk.
+    /// Takes nothing more, puts away and answers what was taken, tells everybody, and ends after all of it is on disk.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         self.stop.send_replace(true);
-        // Both at once: each waits for its own clients for at most a few seconds, and the bridge still answers.
-        let broker = async {
-            if let Some(broker) = &self.broker {
-                broker.shutdown().await;
-            }
-        };
-        let (http, ()) = tokio::join!(&mut self.http, broker);
-        http.context("HTTP ended in an unexpected way")?;
+        if let Some(Embedded { broker, .. }) = &self.embedded {
+            broker.quiesce();
+        }
+        // The bridge still answers the requests that are under way.
+        let http = (&mut self.http).await;
+        if let Some(Embedded { broker, drain }) = &self.embedded {
+            put_away(&self.bridge, drain).await;
+            broker.shutdown().await;
+            // The wills of those who were told.
+            put_away(&self.bridge, drain).await;
+        }
         self.bridge.stop().await;
-        self.running
-            .finished()
+        tokio::time::timeout(FINISH_MAX, self.running.finished())
             .await
-            .context("the store failed while the server stopped")
+            .context("the store has not finished in time; devices say again what it did not take")?
+            .context("the store failed while the server stopped")?;
+        http.context("HTTP ended in an unexpected way")
+    }
+}
+
+/// Has everything handled, written and answered that the broker has for the bridge; nothing more may come.
+async fn put_away(bridge: &Bridge, drain: &Drain) {
+    let all = async {
+        drain.drained().await;
+        // A bridge that has ended has reported why.
+        let _ = bridge.settle().await;
+    };
+    if tokio::time::timeout(PUT_AWAY_MAX, all).await.is_err() {
+        tracing::warn!(
+            "what devices have said is not on disk after {} s, so it goes unanswered; they say it again",
+            PUT_AWAY_MAX.as_secs()
+        );
     }
 }
 
@@ -236,9 +260,15 @@ impl MqttSide {
 struct Devices {
     bridge: Bridge,
     running: Running,
-    broker: Option<Broker>,
+    embedded: Option<Embedded>,
     /// Whether devices can be reached; of `/readyz`.
     check: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+}
+
+/// The embedded broker, and what asks whether the bridge is through with what it took.
+struct Embedded {
+    broker: Broker,
+    drain: Drain,
 }
 
 /// Starts the bridge with the embedded broker, which listens from now on.
@@ -259,7 +289,7 @@ fn meet_here(
         Arc::new(admission.clone()),
         Arc::new(Permissions::new(options.topic_prefix.clone(), admission.clone())),
     );
-    let link = InProcessLink::open(&broker, &options.topic_prefix, config.broker.link_limits())
+    let (link, drain) = InProcessLink::open(&broker, &options.topic_prefix, config.broker.link_limits())
         .context("the bridge cannot subscribe to what devices publish; check mqtt.topic_prefix")?;
     let (bridge, running) = Bridge::start(store, link, options).context("the store cannot be read")?;
     admission.open(bridge.access().clone());
@@ -267,7 +297,7 @@ fn meet_here(
     Ok(Devices {
         bridge,
         running,
-        broker: Some(broker),
+        embedded: Some(Embedded { broker, drain }),
         check: Box::new(move || {
             if listens.is_finished() {
                 Err("does not listen any more".to_owned())
@@ -291,7 +321,7 @@ fn meet_elsewhere(
     Ok(Devices {
         bridge,
         running,
-        broker: None,
+        embedded: None,
         check: Box::new(move || match &*standing.borrow() {
             Standing::Stands => Ok(()),
             Standing::Down(reason) => Err(format!("there is no link to the broker at {name}: {reason}")),

@@ -63,6 +63,12 @@ impl Server {
         self.process.wait().unwrap();
     }
 
+    /// SIGTERM: it is asked to end.
+    pub(crate) fn ask_to_end(&self) {
+        let process = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    }
+
     /// Waits until the server has ended by itself; gives its status and its log.
     pub(crate) fn ended(&mut self) -> (std::process::ExitStatus, String) {
         let status = self.process.wait().unwrap();

@@ -20,5 +20,6 @@ mod proxy;
 mod raw_mqtt;
 mod round_trip;
 mod server;
+mod shutdown;
 mod space;
 mod tidy;

@@ -556,6 +556,14 @@ impl Bridge {
         self.inspect(move |core| core.author_name(author)).await
     }
 
+    /// Returns once everything that was taken so far is on disk, and what was to be said after that has been said.
+    ///
+    /// # Errors
+    /// [`BridgeError::Stopped`].
+    pub async fn settle(&self) -> Result<()> {
+        self.change(|core, _| core.settle_refusals()).await
+    }
+
     /// Ends the bridge after everything that was begun is on disk.
     pub async fn stop(&self) {
         // A bridge that is gone has stopped.

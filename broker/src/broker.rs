@@ -25,6 +25,9 @@ use crate::signal::Signal;
 use crate::stats::Stats;
 use crate::telemetry::Telemetry;
 
+/// Bytes of messages that go to each client before the goodbye.
+const LAST_BYTES_MAX: usize = 64 * 1024;
+
 /// A broker. Clones are handles to the same one; it lives as long as a handle, a link or a connection does.
 ///
 /// Closures that are passed in run inside the broker's lock: they must not wait, and must not call the broker.
@@ -105,11 +108,19 @@ impl Broker {
         self.shared.with(|core, _| core.stats())
     }
 
-    /// Stops the listeners, tells every client (MQTT 5: DISCONNECT 0x8B), and waits until their last bytes are out, at most
-    /// [`Limits::close_timeout`]. Links stay open.
+    /// Stops the listeners, refuses whoever still connects with 0x8B, and takes no further message from clients: those that
+    /// they send wait unacknowledged. What was taken is delivered, links go on, and nobody is told yet; an embedder that puts
+    /// away what links have received does it between this and [`Broker::shutdown`].
+    pub fn quiesce(&self) {
+        self.shared.closing.send_replace(true);
+        self.shared.with(|core, _| core.quiesce());
+    }
+
+    /// Stops the listeners, tells every client (MQTT 5: DISCONNECT 0x8B, behind up to 64 kB of what waits for it), and waits
+    /// until their last bytes are out, at most [`Limits::close_timeout`]. Links stay open.
     pub async fn shutdown(&self) {
         self.shared.closing.send_replace(true);
-        self.shared.with(|core, now| core.shut_down(now));
+        self.shared.with(|core, now| core.shut_down(LAST_BYTES_MAX, now));
         let all_released = async {
             loop {
                 let released = self.shared.released.notified();

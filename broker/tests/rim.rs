@@ -466,6 +466,61 @@ async fn revoking_ends_sessions_and_shutdown_tells_everybody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_quiet_broker_takes_nothing_more_and_delivers_what_it_has_before_the_goodbye() {
+    let broker = broker(Limits::default());
+    let (link, mut events) = broker.link("bridge", LinkLimits::default());
+    link.subscribe("a/+", QoS::AtLeastOnce).unwrap();
+    let mut client = Client::join(&broker, "c").await;
+    client.subscribe5("a/down").await;
+    let mut is_up = async || loop {
+        match events.recv().await {
+            Some(LinkEvent::Message { topic, .. }) => return topic,
+            Some(_) => {}
+            None => panic!("links do not end"),
+        }
+    };
+    client.send5(publish5("a/up", QoS5::AtLeastOnce, "before")).await;
+    assert_eq!(&*is_up().await, "a/up");
+    assert!(matches!(client.receive5().await, Some(v5::Packet::PubAck(_))));
+
+    broker.quiesce();
+    let mut late = Client::dial(&broker);
+    late.send(&connect5("late", "secret", None)).await;
+    let mut answer = [0; 4];
+    late.stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!((answer[0], answer[3]), (0x20, 0x8B));
+    client.send5(publish5("a/up", QoS5::AtLeastOnce, "after")).await;
+    client.send5(publish5("a/up", QoS5::AtMostOnce, "after")).await;
+    // The clock is the test's: this ends when everybody has done what there was to do.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(broker.stats().received, 1);
+
+    // Links go on, and what they say goes out first, however late it is.
+    let down = |payload: &'static str| {
+        link.publish(
+            "a/down",
+            Bytes::from_static(payload.as_bytes()),
+            QoS::AtLeastOnce,
+            Retain::No,
+        )
+    };
+    assert_eq!(down("one").unwrap(), 1);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(down("two").unwrap(), 1);
+    let goodbye = async {
+        for expected in ["one", "two"] {
+            match client.receive5().await {
+                Some(v5::Packet::Publish(received)) => assert_eq!(received.payload, expected),
+                other => panic!("{other:?}"),
+            }
+        }
+        client.expect_end5(0x8B).await;
+    };
+    tokio::join!(broker.shutdown(), goodbye);
+    assert_eq!(broker.stats().received, 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_link_slows_its_publishers_and_loses_nothing() {
     const CLIENTS: usize = 4;
     const EACH: usize = 500;

@@ -1,6 +1,7 @@
 //! The bridge's link to the embedded broker: the broker's in-process link, as the bridge wants one.
 
 use bytes::Bytes;
+use tokio::sync::watch;
 use waypost_bridge::link::{BrokerLink, LinkEvent, Retain, Subscriptions};
 use waypost_broker::{Broker, LinkError, LinkLimits, LinkReceiver, LinkSender, QoS, Reason, filter};
 use waypost_proto::{DeviceId, TopicPrefix};
@@ -14,6 +15,27 @@ pub(crate) struct InProcessLink {
     to_devices: LinkSender,
     from_devices: LinkReceiver,
     opened: bool,
+    /// How often it was asked whether all is handled, and the last of those to which the answer was yes.
+    asked: watch::Receiver<u64>,
+    answered: watch::Sender<u64>,
+}
+
+/// Asks the link whether the bridge has handled all that the broker had for it.
+pub(crate) struct Drain {
+    asked: watch::Sender<u64>,
+    answered: watch::Receiver<u64>,
+}
+
+impl Drain {
+    /// Returns once nothing is left of what the broker had taken for the bridge, or the link is gone. Ends where nothing more
+    /// comes: see [`Broker::quiesce`].
+    pub(crate) async fn drained(&self) {
+        let mut answered = self.answered.clone();
+        self.asked.send_modify(|times| *times += 1);
+        let asked = *self.asked.borrow();
+        // An error says that the bridge is gone, and handles nothing any more.
+        let _ = answered.wait_for(|answered| *answered >= asked).await;
+    }
 }
 
 impl InProcessLink {
@@ -21,17 +43,45 @@ impl InProcessLink {
     ///
     /// # Errors
     /// [`LinkError`] where the prefix makes filters that cannot be subscribed.
-    pub(crate) fn open(broker: &Broker, prefix: &TopicPrefix, limits: LinkLimits) -> Result<Self, LinkError> {
+    pub(crate) fn open(
+        broker: &Broker,
+        prefix: &TopicPrefix,
+        limits: LinkLimits,
+    ) -> Result<(Self, Drain), LinkError> {
         let (to_devices, from_devices) = broker.link(NAME, limits);
         for filter in [prefix.every('u'), prefix.every('p'), prefix.every_owntracks()] {
             to_devices.subscribe(&filter, QoS::AtLeastOnce)?;
         }
-        Ok(Self {
+        let (ask, asked) = watch::channel(0);
+        let (answered, answer) = watch::channel(0);
+        let link = Self {
             broker: broker.clone(),
             to_devices,
             from_devices,
             opened: false,
-        })
+            asked,
+            answered,
+        };
+        let drain = Drain {
+            asked: ask,
+            answered: answer,
+        };
+        Ok((link, drain))
+    }
+
+    /// The next event of the broker. Whoever asks for one has handled those before it.
+    async fn receive(&mut self) -> Option<waypost_broker::LinkEvent> {
+        loop {
+            if let Some(event) = self.from_devices.try_recv() {
+                return Some(event);
+            }
+            self.answered.send_replace(*self.asked.borrow_and_update());
+            tokio::select! {
+                event = self.from_devices.recv() => return event,
+                // An error says that nobody will ask any more.
+                Ok(()) = self.asked.changed() => {}
+            }
+        }
     }
 }
 
@@ -72,7 +122,7 @@ impl BrokerLink for InProcessLink {
             return LinkEvent::Opened;
         }
         loop {
-            match self.from_devices.recv().await {
+            match self.receive().await {
                 Some(waypost_broker::LinkEvent::Message {
                     topic,
                     payload,

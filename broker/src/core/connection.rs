@@ -94,6 +94,11 @@ impl Connection {
         out.extend(std::mem::take(&mut self.control));
     }
 
+    /// What was drained, and is to be drained again before anything that is said from now on.
+    pub(crate) fn put_back(&mut self, outputs: Vec<Output>) {
+        self.control = outputs.into_iter().chain(self.control.drain(..)).collect();
+    }
+
     /// Ends it; the session that it spoke for, the first time.
     pub(crate) fn end(&mut self, reason: Reason) -> Option<usize> {
         let session = self.session.take()?;

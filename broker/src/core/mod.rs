@@ -179,6 +179,11 @@ impl Core {
         };
         let mut handled = Handled::Done;
         match packet {
+            // It would be taken and go nowhere; who sent it keeps it until somebody does.
+            Packet::Publish(_) if self.shutting_down => {
+                connection.paused = true;
+                handled = Handled::Paused(packet);
+            }
             Packet::Publish(publish) => handled = self.handle_publish(at, publish, now),
             Packet::PubAck { packet_id } => self.handle_puback(at, packet_id),
             Packet::PubRec { packet_id, verdict } => self.handle_pubrec(at, packet_id, verdict),
@@ -317,9 +322,15 @@ impl Core {
         keys.len()
     }
 
-    /// Ends every connection and lets nobody in any more.
-    pub(crate) fn shut_down(&mut self, now: Instant) {
+    /// Lets nobody in any more, and takes no further message from those who are.
+    pub(crate) fn quiesce(&mut self) {
         self.shutting_down = true;
+    }
+
+    /// Ends every connection, and lets nobody in any more. About `bytes_max` bytes of what waits for each go out before the
+    /// goodbye.
+    pub(crate) fn shut_down(&mut self, bytes_max: usize, now: Instant) {
+        self.quiesce();
         let live: Vec<usize> = self
             .connections
             .iter()
@@ -327,6 +338,9 @@ impl Core {
             .map(|(key, _)| key)
             .collect();
         for key in live {
+            let mut last = Vec::new();
+            self.drain(key, bytes_max, now, &mut last);
+            self.connections[key].put_back(last);
             self.end(key, Reason::ShuttingDown, now);
         }
         self.settle(now);
