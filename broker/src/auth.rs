@@ -103,14 +103,28 @@ pub enum Retain {
 pub enum Verdict {
     /// Go ahead.
     Allow,
-    /// Refuse it with "not authorised".
+    /// Refuse it with "not authorised": 0x87 in MQTT 5.
     Deny,
+    /// Refuse it without saying why: 0x80 in MQTT 5. For those to whom a reason would tell what there is.
+    DenyUnexplained,
 }
 
 impl Verdict {
     /// `Allow` where the condition holds.
     pub fn allow_if(condition: bool) -> Verdict {
         if condition { Verdict::Allow } else { Verdict::Deny }
+    }
+}
+
+impl Verdict {
+    /// # Errors
+    /// What was denied, by this reason or by none.
+    pub(crate) fn or(self, reason: Reason) -> Result<(), Reason> {
+        match self {
+            Verdict::Allow => Ok(()),
+            Verdict::Deny => Err(reason),
+            Verdict::DenyUnexplained => Err(Reason::Unexplained),
+        }
     }
 }
 

@@ -43,6 +43,8 @@ pub enum Reason {
     PublishForbidden,
     /// A filter that may not be subscribed.
     SubscribeForbidden,
+    /// Something that the embedder denied without saying why.
+    Unexplained,
     /// A live subscription was revoked.
     SubscriptionRevoked,
     /// Bytes that are not a packet.
@@ -98,7 +100,7 @@ pub(crate) struct Codes {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 39] = [
+    pub const ALL: [Reason; 40] = [
         Reason::ClientDisconnected,
         Reason::ConnectionLost,
         Reason::HandshakeTimeout,
@@ -117,6 +119,7 @@ impl Reason {
         Reason::WillForbidden,
         Reason::PublishForbidden,
         Reason::SubscribeForbidden,
+        Reason::Unexplained,
         Reason::SubscriptionRevoked,
         Reason::Malformed,
         Reason::ProtocolError,
@@ -161,6 +164,7 @@ impl Reason {
             Reason::WillForbidden => "will_forbidden",
             Reason::PublishForbidden => "publish_forbidden",
             Reason::SubscribeForbidden => "subscribe_forbidden",
+            Reason::Unexplained => "unexplained",
             Reason::SubscriptionRevoked => "subscription_revoked",
             Reason::Malformed => "malformed",
             Reason::ProtocolError => "protocol_error",
@@ -207,6 +211,7 @@ impl Reason {
             Reason::WillForbidden => "the will may not be published",
             Reason::PublishForbidden => "this topic may not be published",
             Reason::SubscribeForbidden => "this filter may not be subscribed",
+            Reason::Unexplained => "denied",
             Reason::SubscriptionRevoked => "the subscription was revoked",
             Reason::Malformed => "these bytes are not a packet",
             Reason::ProtocolError => "the packet breaks the rules of the protocol",
@@ -250,6 +255,7 @@ impl Reason {
             Reason::ClientIdNotAllowed | Reason::ClientIdInvalid => (0x85, Some(2)),
             Reason::ConnectForbidden | Reason::WillForbidden => (0x87, Some(5)),
             Reason::ServerUnavailable => (0x88, Some(3)),
+            Reason::Unexplained => (0x80, Some(5)),
             Reason::PublishForbidden | Reason::SubscribeForbidden | Reason::SubscriptionRevoked => {
                 (0x87, None)
             }

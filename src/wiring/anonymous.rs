@@ -45,17 +45,25 @@ impl Anonymous {
 
     /// Whether a client publishes, or is sent, what is on this topic.
     pub(crate) fn may_use(&self, topic: &str) -> Verdict {
-        Verdict::allow_if(!self.denied.iter().any(|denied| filter::matches(denied, topic)))
+        allow_unless(self.denied.iter().any(|denied| filter::matches(denied, topic)))
     }
 
     /// Whether a client may subscribe: yes, where there can be a topic that it is sent.
     pub(crate) fn may_subscribe(&self, requested: &str) -> Verdict {
-        Verdict::allow_if(
-            !self
-                .denied
+        allow_unless(
+            self.denied
                 .iter()
                 .any(|denied| filter::contains(denied, requested)),
         )
+    }
+}
+
+/// One who has not said who he is could not be told what he lacks.
+fn allow_unless(denied: bool) -> Verdict {
+    if denied {
+        Verdict::DenyUnexplained
+    } else {
+        Verdict::Allow
     }
 }
 
@@ -91,10 +99,10 @@ mod tests {
             let anonymous = anonymous(prefix);
             for topic in ours {
                 let behind = TopicPrefix::new(prefix).unwrap().prepend(topic);
-                assert_eq!(anonymous.may_use(&behind), Verdict::Deny, "{behind}");
+                assert_eq!(anonymous.may_use(&behind), Verdict::DenyUnexplained, "{behind}");
             }
             for topic in ["test/nosubscribe", "private", "private/a/b"] {
-                assert_eq!(anonymous.may_use(topic), Verdict::Deny, "{topic}");
+                assert_eq!(anonymous.may_use(topic), Verdict::DenyUnexplained, "{topic}");
             }
             for topic in [
                 "TopicA",
@@ -132,7 +140,7 @@ mod tests {
         ] {
             assert_eq!(
                 anonymous("").may_subscribe(filter),
-                Verdict::allow_if(granted),
+                allow_unless(!granted),
                 "{filter}"
             );
         }

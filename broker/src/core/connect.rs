@@ -122,7 +122,7 @@ impl Core {
             .filter(|whole| {
                 self.authorise
                     .may_subscribe(&session.principal, judged_part(whole))
-                    == Verdict::Deny
+                    != Verdict::Allow
             })
             .cloned()
             .collect();
@@ -140,9 +140,9 @@ impl Core {
             if !filter::is_topic(&will.topic) || !self.topic_is_within_bounds(&will.topic) {
                 return Err(Reason::TopicInvalid);
             }
-            if self.authorise.may_publish(principal, &will.topic, will.retain) == Verdict::Deny {
-                return Err(Reason::WillForbidden);
-            }
+            self.authorise
+                .may_publish(principal, &will.topic, will.retain)
+                .or(Reason::WillForbidden)?;
         }
         let before = self
             .clients

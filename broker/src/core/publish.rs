@@ -96,13 +96,10 @@ impl Core {
         if !self.topic_is_within_bounds(&publish.topic) {
             return Err(Refused::Message(Reason::TopicInvalid));
         }
-        if self
-            .authorise
+        self.authorise
             .may_publish(&connection.principal, &publish.topic, publish.retain)
-            == Verdict::Deny
-        {
-            return Err(Refused::Message(Reason::PublishForbidden));
-        }
+            .or(Reason::PublishForbidden)
+            .map_err(Refused::Message)?;
         if publish.retain == Retain::Yes
             && !self.retained_has_room(&publish.topic, &publish.payload, &publish.properties, now)
         {
@@ -185,7 +182,7 @@ impl Core {
     pub(super) fn publish_will(&mut self, owed: OwedWill, now: Instant) {
         let OwedWill { will, principal } = &owed;
         // What was allowed at CONNECT may have been revoked since.
-        if self.authorise.may_publish(principal, &will.topic, will.retain) == Verdict::Deny {
+        if self.authorise.may_publish(principal, &will.topic, will.retain) != Verdict::Allow {
             return self.counters.count(Reason::WillForbidden, 1);
         }
         let mut retain = will.retain;
@@ -284,7 +281,7 @@ impl Core {
         if self
             .authorise
             .may_read(&session.principal, &delivery.message.topic)
-            == Verdict::Deny
+            != Verdict::Allow
         {
             return false;
         }

@@ -69,9 +69,9 @@ impl Core {
             return Err(Reason::FilterInvalid);
         }
         let session = &self.sessions[key];
-        if self.authorise.may_subscribe(&session.principal, inner) == Verdict::Deny {
-            return Err(Reason::SubscribeForbidden);
-        }
+        self.authorise
+            .may_subscribe(&session.principal, inner)
+            .or(Reason::SubscribeForbidden)?;
         let is_new = !session.filters.contains(whole);
         if is_new && session.filters.len() >= self.limits.subscriptions_max {
             return Err(Reason::SubscriptionLimit);
@@ -221,7 +221,7 @@ impl Core {
             let (mut go_on_after, mut full) = (found.go_on_after, false);
             for kept in found.messages {
                 let topic = kept.message.topic.clone();
-                if authorise.may_read(&session.principal, &topic) == Verdict::Deny {
+                if authorise.may_read(&session.principal, &topic) != Verdict::Allow {
                     continue;
                 }
                 let id = replay.subscription.id;
