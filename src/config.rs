@@ -73,6 +73,7 @@ pub(crate) struct MqttConfig {
     topic_alias_maximum: u16,
     pub(crate) dangerous_allow_anonymous: bool,
     pub(crate) anonymous_deny: Vec<String>,
+    sys_interval_s: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -313,6 +314,11 @@ impl MqttConfig {
                 format!("mqtt.anonymous_deny: {denied:?} is not a filter such as private/#"),
             );
         }
+    }
+
+    /// How often the embedded broker tells of itself below `$SYS`; `None` for never.
+    pub(crate) fn sys_interval(&self) -> Option<Duration> {
+        (self.sys_interval_s > 0).then(|| Duration::from_secs(self.sys_interval_s.into()))
     }
 
     /// A larger packet ends its connection; also that of the bridge with a broker elsewhere.

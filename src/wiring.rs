@@ -178,7 +178,7 @@ impl Server {
                 Transport::Plain
             })
             .check("broker", check)
-            .metrics(move || metrics.render())
+            .metrics(render_metrics(metrics, embedded.as_ref()))
             .shutdown(stopping.clone());
         if let Some(Embedded { broker, .. }) = &embedded {
             let broker = broker.clone();
@@ -293,6 +293,9 @@ fn meet_here(
         .context("the bridge cannot subscribe to what devices publish; check mqtt.topic_prefix")?;
     let (bridge, running) = Bridge::start(store, link, options).context("the store cannot be read")?;
     admission.open(bridge.access().clone());
+    if let Some(every) = mqtt.sys_interval() {
+        tokio::spawn(broker.clone().publish_sys(every));
+    }
     let listens = tokio::spawn(broker.clone().listen_tcp(listener)).abort_handle();
     Ok(Devices {
         bridge,
@@ -327,6 +330,20 @@ fn meet_elsewhere(
             Standing::Down(reason) => Err(format!("there is no link to the broker at {name}: {reason}")),
         }),
     })
+}
+
+/// Renders all metrics, up to date with what the embedded broker has counted.
+fn render_metrics(
+    metrics: PrometheusHandle,
+    embedded: Option<&Embedded>,
+) -> impl Fn() -> String + Send + Sync + 'static {
+    let broker = embedded.map(|embedded| embedded.broker.clone());
+    move || {
+        if let Some(broker) = &broker {
+            broker.stats();
+        }
+        metrics.render()
+    }
 }
 
 fn install_metrics() -> anyhow::Result<PrometheusHandle> {

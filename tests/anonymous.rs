@@ -118,6 +118,29 @@ async fn anonymous_clients_have_all_topics_but_ours_and_cannot_be_a_device() {
         SubscribeReasonCode::NotAuthorized
     );
 
+    // What the broker counts is for them to read, and for nobody to write.
+    let (mut watcher, _) = RawClient::connect(&server.mqtt, "watcher", None).await;
+    watcher.subscribe("$SYS/broker/version").await;
+    match watcher.receive().await {
+        Some(Packet::Publish(message)) => assert!(message.payload.starts_with(b"waypost-broker ")),
+        other => panic!("{other:?}"),
+    }
+    let written = watcher.publish("$SYS/broker/version", "mine").await;
+    assert_eq!(written, PubAckReason::NotAuthorized);
+    assert_eq!(
+        truck.subscribe("$SYS/broker/version").await,
+        SubscribeReasonCode::NotAuthorized
+    );
+    let metrics = reqwest::get(format!("http://{}/metrics", server.http)).await;
+    let metrics = metrics.unwrap().text().await.unwrap();
+    for line in [
+        "waypost_broker_connections 4",
+        "waypost_broker_delivery_seconds_bucket{to=\"link\",le=\"+Inf\"} 1",
+        "waypost_broker_reasons_total{reason=\"client_id_not_allowed\"} 4",
+    ] {
+        assert!(metrics.lines().any(|told| told == line), "{line}\n{metrics}");
+    }
+
     // Whoever looks is told.
     let ready = reqwest::Client::builder().no_proxy().build().unwrap();
     let ready = ready

@@ -132,7 +132,8 @@ impl Verdict {
 ///
 /// Called inside the broker's lock: it must answer from memory, and must not call the broker.
 pub trait Authorise: Send + Sync + 'static {
-    /// May `principal` publish on `topic`? Also asked about the topic of a will, when the client connects.
+    /// May `principal` publish on `topic`? Also asked about the topic of a will, when the client connects. Not asked about
+    /// topics below `$SYS`, which are the broker's own.
     fn may_publish(&self, principal: &Principal, topic: &str, retain: Retain) -> Verdict;
 
     /// May `principal` read every topic that `filter` matches? For `$share/group/F` it is asked about `F`. An embedder that

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -23,7 +23,9 @@ use crate::rate::{ConnectionRates, Rate};
 use crate::reason::Reason;
 use crate::signal::Signal;
 use crate::stats::Stats;
+use crate::sys::Sys;
 use crate::telemetry::Telemetry;
+use crate::traffic::Traffic;
 
 /// Bytes of messages that go to each client before the goodbye.
 const LAST_BYTES_MAX: usize = 64 * 1024;
@@ -56,6 +58,7 @@ impl Broker {
                 clock: Arc::new(Signal::default()),
                 clock_runs: AtomicBool::new(false),
                 handshakes: AtomicUsize::new(0),
+                traffic: Traffic::default(),
                 rates: Mutex::new(rates),
                 closing: watch::Sender::new(false),
                 released: Notify::new(),
@@ -81,6 +84,34 @@ impl Broker {
         listener::listen(self.shared, listener).await;
     }
 
+    /// Publishes what the broker has counted on `$SYS/broker/…`, retained, each time that `every` is over and as far as it has
+    /// changed, until [`Broker::quiesce`] or [`Broker::shutdown`]; spawn the future. Who may read it is for [`Authorise`] to say.
+    /// It counts against no bound of retained messages.
+    ///
+    /// # Panics
+    /// When `every` is zero.
+    pub async fn publish_sys(self, every: Duration) {
+        let mut closing = self.shared.closing.subscribe();
+        let begun = tokio::time::Instant::now();
+        let mut due = tokio::time::interval(every);
+        due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut sys = Sys::default();
+        loop {
+            tokio::select! {
+                _ = due.tick() => {}
+                _ = closing.wait_for(|closing| *closing) => return,
+            }
+            for (topic, value) in sys.changes(&self.stats(), begun.elapsed()) {
+                let told = self
+                    .shared
+                    .with(|core, now| core.publish_system(&topic, value.clone(), now));
+                if told {
+                    sys.told(topic, value);
+                }
+            }
+        }
+    }
+
     /// Opens an in-process link. It ends when its receiver is dropped.
     pub fn link(&self, name: impl Into<Arc<str>>, limits: LinkLimits) -> (LinkSender, LinkReceiver) {
         link::open(&self.shared, name.into(), limits)
@@ -103,9 +134,18 @@ impl Broker {
             .with(|core, _| core.revoke_subscriptions(whose, which))
     }
 
-    /// What the broker holds and has counted.
+    /// What the broker holds and has counted. Metrics, which may be a moment behind otherwise, say the same after this.
     pub fn stats(&self) -> Stats {
-        self.shared.with(|core, _| core.stats())
+        let now = tokio::time::Instant::now().into_std();
+        let (bytes_received, bytes_sent) = self.shared.traffic.bytes();
+        let mut state = self.shared.lock();
+        let State { core, telemetry, .. } = &mut *state;
+        telemetry.tell(core, &self.shared.traffic, now);
+        Stats {
+            bytes_received,
+            bytes_sent,
+            ..core.stats()
+        }
     }
 
     /// Stops the listeners, refuses whoever still connects with 0x8B, and takes no further message from clients: those that
@@ -145,6 +185,7 @@ pub(crate) struct Shared {
     pub(crate) authenticate: Arc<dyn Authenticate>,
     /// Byte streams that have not finished their CONNECT.
     pub(crate) handshakes: AtomicUsize,
+    pub(crate) traffic: Traffic,
     pub(crate) closing: watch::Sender<bool>,
     rates: Mutex<ConnectionRates>,
     released: Notify,
@@ -195,6 +236,8 @@ impl Shared {
             let mut state = self.lock();
             let result = verbs(&mut state.core, now);
             state.settle(&mut signals);
+            let State { core, telemetry, .. } = &mut *state;
+            telemetry.tell_when_due(core, &self.traffic, now);
             let next = state.core.next_due();
             if state.armed.is_late_for(next) {
                 signals.push(self.clock.clone());
@@ -264,6 +307,5 @@ impl State {
             };
             signals.extend(signal.cloned());
         }
-        self.telemetry.update(&self.core);
     }
 }

@@ -18,7 +18,6 @@ use std::time::Instant;
 use bytes::{Buf, BytesMut};
 use futures_util::FutureExt;
 use futures_util::future::OptionFuture;
-use metrics::Counter;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep_until, timeout};
 
@@ -270,8 +269,6 @@ struct Connection<S> {
     paused: bool,
     ended: Option<Reason>,
     deadline: Option<Instant>,
-    bytes_received: Counter,
-    bytes_sent: Counter,
 }
 
 /// Why a connection went on.
@@ -327,8 +324,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             paused: false,
             ended: None,
             deadline: None,
-            bytes_received: metrics::counter!("waypost_broker_received_bytes_total"),
-            bytes_sent: metrics::counter!("waypost_broker_sent_bytes_total"),
         }
     }
 
@@ -461,7 +456,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if may_read {
             match poll_read(&mut self.stream, context, &mut self.input) {
                 Poll::Ready(Ok(count @ 1..)) => {
-                    self.bytes_received.increment(count as u64);
+                    self.slot.shared.traffic.received(count);
                     work = true;
                 }
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Wake::Lost),
@@ -488,7 +483,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(count) => {
                     self.output.advance(count);
-                    self.bytes_sent.increment(count as u64);
+                    self.slot.shared.traffic.sent(count);
                     self.unflushed = true;
                 }
                 Poll::Pending => return Poll::Pending,
@@ -516,7 +511,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if reason == Reason::ConnectionLost {
             return;
         }
-        self.bytes_sent.increment(self.output.len() as u64);
+        self.slot.shared.traffic.sent(self.output.len());
         let output = std::mem::take(&mut self.output);
         let stream = &mut self.stream;
         let said_goodbye = async {

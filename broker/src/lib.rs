@@ -67,10 +67,28 @@
 //!
 //! # Metrics
 //!
-//! Through the `metrics` facade: `waypost_broker_connections` and `waypost_broker_retained_messages` (gauges),
-//! `waypost_broker_received_bytes_total`, `waypost_broker_sent_bytes_total`, `waypost_broker_connects_total`,
-//! `waypost_broker_messages_received_total`, `waypost_broker_messages_delivered_total`,
-//! `waypost_broker_accept_errors_total`, and `waypost_broker_reasons_total{reason}` with the labels of [`Reason::label`]: refusals, ended connections and dropped messages.
+//! Through the `metrics` facade, at most a quarter of a second behind while something happens, and up to date after
+//! [`Broker::stats`]:
+//!
+//! | metric | what |
+//! |---|---|
+//! | `waypost_broker_connections` | gauge: clients that are connected |
+//! | `waypost_broker_sessions{state}` | gauge: sessions, `live` (with a connection) and `detached` |
+//! | `waypost_broker_subscriptions` | gauge: subscriptions of sessions and links |
+//! | `waypost_broker_queued_messages`, `waypost_broker_queued_bytes` | gauges: what waits for sessions, with what is not acknowledged |
+//! | `waypost_broker_detached_bytes` | gauge: the part of it that waits for detached sessions |
+//! | `waypost_broker_inflight_messages` | gauge: sent and not acknowledged to the end |
+//! | `waypost_broker_link_queued_bytes` | gauge: what waits for links |
+//! | `waypost_broker_retained_messages`, `waypost_broker_retained_bytes` | gauges: what is retained, `$SYS` left out |
+//! | `waypost_broker_connects_total` | counter: CONNECTs that were accepted |
+//! | `waypost_broker_messages_received_total` | counter: messages taken from clients and links |
+//! | `waypost_broker_messages_delivered_total` | counter: messages handed to connections and links |
+//! | `waypost_broker_received_bytes_total`, `waypost_broker_sent_bytes_total` | counters: MQTT on all connections, without TLS |
+//! | `waypost_broker_reasons_total{reason}` | counter: refusals, ended connections and dropped messages, by [`Reason::label`] |
+//! | `waypost_broker_delivery_seconds{to}` | from when a message was taken to when it is on its way to a connected `client`, or taken by a `link`; told as `_bucket{le}`, `_count` and `_sum`, as Prometheus keeps a histogram |
+//! | `waypost_broker_accept_errors_total` | counter: a listener could not accept |
+//!
+//! Whoever would rather ask by MQTT: [`Broker::publish_sys`].
 
 mod auth;
 mod broker;
@@ -85,7 +103,9 @@ mod rate;
 mod reason;
 mod signal;
 mod stats;
+mod sys;
 mod telemetry;
+mod traffic;
 
 /// Runs the whole path of a packet with the history that these bytes are; for the fuzz target.
 ///

@@ -58,7 +58,7 @@ pub enum LinkEvent {
 /// Why a link's request was not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    /// The topic has wildcards, or is empty.
+    /// The topic has wildcards, is empty, or is one of the broker's own below `$SYS`.
     #[error("not a topic that can be published")]
     TopicInvalid,
     /// The filter is malformed, or shared.

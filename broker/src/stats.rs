@@ -7,6 +7,10 @@ use crate::reason::Reason;
 /// What the broker holds now and has counted since it was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// Clients that are connected.
+    pub clients: usize,
+    /// The most clients that were connected at the same time.
+    pub clients_max: usize,
     /// Sessions, with a connection or without.
     pub sessions: usize,
     /// Sessions without a connection.
@@ -19,10 +23,14 @@ pub struct Stats {
     pub retained: usize,
     /// Bytes of retained messages, as [`crate::Limits::retained_bytes_max`] counts them.
     pub retained_bytes: usize,
+    /// Messages that wait for sessions, or were sent and are not acknowledged to the end.
+    pub queued_messages: usize,
     /// Bytes that wait for sessions, as [`crate::Limits::queued_bytes_max`] counts them.
     pub queued_bytes: usize,
     /// The part of it that waits for sessions without a connection.
     pub detached_bytes: usize,
+    /// Bytes that wait for links.
+    pub link_queued_bytes: usize,
     /// Messages of QoS 1 and 2 that were sent and are not acknowledged to the end.
     pub inflight: usize,
     /// CONNECTs that were accepted.
@@ -31,6 +39,14 @@ pub struct Stats {
     pub received: u64,
     /// Messages handed to the connections of receivers, and to links.
     pub delivered: u64,
+    /// Packets of any kind received from clients that were let in.
+    pub packets_received: u64,
+    /// Packets of any kind for clients that were let in.
+    pub packets_sent: u64,
+    /// Bytes of MQTT received from clients that were let in, but for their first packet.
+    pub bytes_received: u64,
+    /// Bytes of MQTT sent to clients that were let in.
+    pub bytes_sent: u64,
     /// How often each reason occurred; a reason that never did is missing.
     pub reasons: BTreeMap<Reason, u64>,
 }

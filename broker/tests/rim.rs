@@ -3,8 +3,9 @@
 // `allow-unwrap-in-tests` knows test functions, not the client that they share.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,8 +13,8 @@ use rumqttc::mqttbytes::{QoS as QoS4, v4};
 use rumqttc::v5::mqttbytes::{QoS as QoS5, v5};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use waypost_broker::{
-    AllowList, Authenticate, Authorise, Broker, ConnectAttempt, Limits, LinkEvent, LinkLimits, Principal,
-    QoS, Reason, Refusal, Retain, Verdict,
+    AllowList, Authenticate, Authorise, Broker, ConnectAttempt, Limits, LinkError, LinkEvent, LinkLimits,
+    Principal, QoS, Reason, Refusal, Retain, Verdict,
 };
 
 /// Lets in whoever knows the password, unless the client id begins with the name of a refusal.
@@ -865,4 +866,261 @@ async fn a_wide_filter_brings_what_its_reader_may_read_and_nothing_else() {
             }
         }
     }
+}
+
+/// Keeps the value of each metric by its name and labels.
+#[derive(Clone, Default)]
+struct Recorded(Arc<Mutex<BTreeMap<String, f64>>>);
+
+/// One metric of it.
+struct Recording(Recorded, String);
+
+impl Recorded {
+    fn handle(&self, key: &metrics::Key) -> Arc<Recording> {
+        let labels: Vec<String> = key
+            .labels()
+            .map(|label| format!("{}={}", label.key(), label.value()))
+            .collect();
+        let name = format!("{}{{{}}}", key.name(), labels.join(","));
+        Arc::new(Recording(self.clone(), name))
+    }
+
+    fn value(&self, name: &str) -> f64 {
+        let name = format!("waypost_broker_{name}");
+        self.0.lock().unwrap().get(&name).copied().unwrap_or(0.0)
+    }
+}
+
+impl Recording {
+    fn change(&self, change: impl FnOnce(f64) -> f64) {
+        let mut values = (self.0).0.lock().unwrap();
+        let value = values.entry(self.1.clone()).or_default();
+        *value = change(*value);
+    }
+}
+
+impl metrics::CounterFn for Recording {
+    fn increment(&self, by: u64) {
+        self.change(|value| value + by as f64);
+    }
+    fn absolute(&self, value: u64) {
+        self.change(|_| value as f64);
+    }
+}
+
+impl metrics::GaugeFn for Recording {
+    fn increment(&self, by: f64) {
+        self.change(|value| value + by);
+    }
+    fn decrement(&self, by: f64) {
+        self.change(|value| value - by);
+    }
+    fn set(&self, value: f64) {
+        self.change(|_| value);
+    }
+}
+
+impl metrics::Recorder for Recorded {
+    fn describe_counter(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_gauge(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_histogram(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn register_counter(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        self.handle(key).into()
+    }
+    fn register_gauge(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+        self.handle(key).into()
+    }
+    fn register_histogram(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Histogram {
+        metrics::Histogram::noop()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_say_what_has_happened_and_what_is_held() {
+    let recorded = Recorded::default();
+    let broker = metrics::with_local_recorder(&recorded, || broker(Limits::default()));
+    let (link, mut events) = broker.link("bridge", LinkLimits::default());
+    link.subscribe("a/up", QoS::AtLeastOnce).unwrap();
+
+    // One who is there, one who was and is kept, one who is refused.
+    let mut here = Client::join(&broker, "here").await;
+    here.subscribe5("a/#").await;
+    let mut kept = v5::Connect {
+        keep_alive: 10,
+        client_id: "away".into(),
+        clean_start: true,
+        properties: Some(v5::ConnectProperties {
+            session_expiry_interval: Some(60),
+            ..v5::ConnectProperties::new()
+        }),
+    };
+    let login = Some(v5::Login::new("user", "secret"));
+    let mut away = Client::dial(&broker);
+    away.send5(v5::Packet::Connect(kept.clone(), None, login.clone()))
+        .await;
+    away.connack5().await;
+    away.subscribe5("a/down").await;
+    drop(away);
+    let mut refused = Client::dial(&broker);
+    refused.send(&connect5("who", "wrong", None)).await;
+    assert_eq!(
+        refused.connack5().await.code,
+        v5::ConnectReturnCode::BadUserNamePassword
+    );
+
+    // To both of them and retained, in no time; and up, where it is taken after a while.
+    let payload = || Bytes::from_static(b"12345");
+    link.publish("a/down", payload(), QoS::AtLeastOnce, Retain::Yes)
+        .unwrap();
+    here.receive5().await.unwrap();
+    here.send5(publish5("a/up", QoS5::AtMostOnce, "x")).await;
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    while let Some(event) = events.try_recv() {
+        drop(event);
+    }
+    here.receive5().await.unwrap();
+
+    let stats = broker.stats();
+    let cost = (64 + 6 + 5) as f64;
+    for (name, value) in [
+        ("connections{}", 1.0),
+        ("sessions{state=live}", 1.0),
+        ("sessions{state=detached}", 1.0),
+        ("subscriptions{}", 3.0),
+        ("queued_messages{}", 2.0),
+        ("queued_bytes{}", cost),
+        ("detached_bytes{}", cost),
+        ("inflight_messages{}", 1.0),
+        ("link_queued_bytes{}", 0.0),
+        ("retained_messages{}", 1.0),
+        ("retained_bytes{}", cost),
+        ("connects_total{}", 2.0),
+        ("messages_received_total{}", 2.0),
+        ("messages_delivered_total{}", 3.0),
+        ("reasons_total{reason=bad_credentials}", 1.0),
+        ("reasons_total{reason=connection_lost}", 1.0),
+        ("reasons_total{reason=slow_receiver}", 0.0),
+        ("delivery_seconds_count{to=client}", 2.0),
+        ("delivery_seconds_bucket{to=client,le=0.0001}", 2.0),
+        ("delivery_seconds_sum{to=client}", 0.0),
+        ("delivery_seconds_count{to=link}", 1.0),
+        ("delivery_seconds_bucket{to=link,le=0.025}", 0.0),
+        ("delivery_seconds_bucket{to=link,le=0.05}", 1.0),
+        ("delivery_seconds_bucket{to=link,le=+Inf}", 1.0),
+        ("delivery_seconds_sum{to=link}", 0.04),
+        ("received_bytes_total{}", stats.bytes_received as f64),
+        ("sent_bytes_total{}", stats.bytes_sent as f64),
+    ] {
+        assert_eq!(recorded.value(name), value, "{name}");
+    }
+    assert!(stats.bytes_received > 0 && stats.bytes_sent > stats.bytes_received);
+
+    // What waited for somebody to come back is no measure of the broker.
+    kept.clean_start = false;
+    let mut back = Client::dial(&broker);
+    back.send5(v5::Packet::Connect(kept, None, login)).await;
+    assert!(back.connack5().await.session_present);
+    assert!(matches!(back.receive5().await, Some(v5::Packet::Publish(_))));
+    drop(back);
+    broker.stats();
+    assert_eq!(recorded.value("messages_delivered_total{}"), 4.0);
+    assert_eq!(recorded.value("delivery_seconds_count{to=client}"), 2.0);
+
+    // What is over is not held any more.
+    here.send5(v5::Packet::Disconnect(v5::Disconnect::new(
+        v5::DisconnectReasonCode::NormalDisconnection,
+    )))
+    .await;
+    assert_eq!(here.receive5().await, None);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    broker.stats();
+    for (name, value) in [
+        ("connections{}", 0.0),
+        ("sessions{state=live}", 0.0),
+        ("sessions{state=detached}", 0.0),
+        ("queued_messages{}", 0.0),
+        ("queued_bytes{}", 0.0),
+        ("detached_bytes{}", 0.0),
+        ("inflight_messages{}", 0.0),
+        ("reasons_total{reason=session_expired}", 1.0),
+        ("reasons_total{reason=client_disconnected}", 1.0),
+    ] {
+        assert_eq!(recorded.value(name), value, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_broker_tells_of_itself_where_nobody_else_can() {
+    const EVERY: Duration = Duration::from_secs(4);
+    let limits = Limits {
+        retained_max: 1,
+        ..Limits::default()
+    };
+    let broker = Broker::new(limits, Arc::new(Doorman), Arc::new(ByTopic));
+    tokio::spawn(broker.clone().publish_sys(EVERY));
+    let mut everything = Client::join(&broker, "everything").await;
+    everything.subscribe5("#").await;
+    everything.subscribe5("+/broker/uptime").await;
+    tokio::time::sleep(EVERY / 2).await;
+
+    // Retained for one who comes later.
+    let mut reader = Client::join(&broker, "reader").await;
+    reader.subscribe5("$SYS/broker/clients/#").await;
+    let mut told = BTreeMap::new();
+    while told.len() < 5 {
+        match reader.receive5().await {
+            Some(v5::Packet::Publish(said)) if said.retain => told.insert(said.topic, said.payload),
+            other => panic!("{other:?}"),
+        };
+    }
+    assert_eq!(told[&b"$SYS/broker/clients/connected"[..]], "0");
+
+    // Nobody else can say it, whatever the embedder allows: a publish, a will, a link.
+    for topic in ["$SYS/broker/clients/connected", "$SYS/mine", "$SYS"] {
+        reader.send5(publish5(topic, QoS5::AtLeastOnce, "99")).await;
+        match reader.receive5().await {
+            Some(v5::Packet::PubAck(answer)) => {
+                assert_eq!(answer.reason, v5::PubAckReason::NotAuthorized, "{topic}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let will = v5::LastWill::new(topic, "99", QoS5::AtMostOnce, true, None);
+        let mut dying = Client::dial(&broker);
+        dying.send(&connect5("dying", "secret", Some(will))).await;
+        assert_eq!(
+            dying.connack5().await.code,
+            v5::ConnectReturnCode::NotAuthorized,
+            "{topic}"
+        );
+        let (link, _events) = broker.link("bridge", LinkLimits::default());
+        let refused = link.publish(topic, Bytes::new(), QoS::AtMostOnce, Retain::Yes);
+        assert_eq!(refused, Err(LinkError::TopicInvalid), "{topic}");
+    }
+
+    // What has changed is told to those who are there, and the rest is not.
+    tokio::time::sleep(EVERY).await;
+    let mut changed = BTreeMap::new();
+    while changed.len() < 3 {
+        match reader.receive5().await {
+            Some(v5::Packet::Publish(said)) => changed.insert(said.topic, said.payload),
+            other => panic!("{other:?}"),
+        };
+    }
+    let names = [
+        "$SYS/broker/clients/connected",
+        "$SYS/broker/clients/maximum",
+        "$SYS/broker/clients/total",
+    ];
+    let expected = names.map(|name| (Bytes::from(name), Bytes::from_static(b"2")));
+    assert_eq!(changed, expected.into());
+
+    // It takes no room from others, and wildcards do not reach it.
+    let mut open = v5::Publish::new("open", QoS5::AtMostOnce, "open", None);
+    open.retain = true;
+    reader.send5(v5::Packet::Publish(open)).await;
+    match everything.receive5().await {
+        Some(v5::Packet::Publish(said)) => assert_eq!(said.topic, "open"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(broker.stats().retained, 1);
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Core;
 use super::connection::Connection;
 use super::link::Hint;
 use super::message::Version;
 use super::packet::{ConnAck, Connect, Output, SessionPresent};
 use super::session::Session;
 use super::subscribe::judged_part;
+use super::{Core, system};
 use crate::auth::{Principal, Verdict};
 use crate::filter;
 use crate::reason::Reason;
@@ -70,11 +70,14 @@ impl Core {
         }));
         let key = self.connections.insert(connection);
         self.live += 1;
+        self.live_max = self.live_max.max(self.live);
         self.not_due(session);
         let limits = &self.limits;
-        self.sessions
-            .change(session, |session| session.attach(key, connect, expiry_s, limits));
+        self.sessions.change(session, |session| {
+            session.attach(key, connect, expiry_s, limits, now);
+        });
         self.counters.connects += 1;
+        self.counters.packets_received += 1;
         self.hint(
             &principal.client_id,
             Hint::Connected {
@@ -139,6 +142,9 @@ impl Core {
         if let Some(will) = &connect.will {
             if !filter::is_topic(&will.topic) || !self.topic_is_within_bounds(&will.topic) {
                 return Err(Reason::TopicInvalid);
+            }
+            if system::is_system(&will.topic) {
+                return Err(Reason::WillForbidden);
             }
             self.authorise
                 .may_publish(principal, &will.topic, will.retain)

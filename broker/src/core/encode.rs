@@ -300,6 +300,7 @@ mod tests {
                 from: "someone".into(),
                 properties: Bytes::new(),
                 expires_at: lifetime.map(|lifetime| now + lifetime),
+                taken_at: now,
             }),
             qos,
             retain: false,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::message::Message;
+use super::waits::Waits;
 use crate::limits::LinkLimits;
 use crate::reason::Reason;
 
@@ -97,13 +98,18 @@ impl LinkQueue {
         true
     }
 
-    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn queued_bytes(&self) -> usize {
         self.queued_bytes
     }
 
     /// Moves up to `count` events into `out`, hints first.
-    pub(crate) fn take(&mut self, count: usize, now: Instant, out: &mut VecDeque<LinkOutput>) -> Taken {
+    pub(crate) fn take(
+        &mut self,
+        count: usize,
+        now: Instant,
+        out: &mut VecDeque<LinkOutput>,
+        waits: &mut Waits,
+    ) -> Taken {
         self.woken = false;
         let (mut left, mut expired) = (count, 0);
         while left > 0
@@ -120,6 +126,10 @@ impl LinkQueue {
             if incoming.message.is_expired(now) {
                 expired += 1;
                 continue;
+            }
+            // What was retained has waited for nobody.
+            if !incoming.retain {
+                waits.count(now.saturating_duration_since(incoming.message.taken_at));
             }
             out.push_back(LinkOutput::Message(incoming));
             left -= 1;

@@ -36,6 +36,8 @@ pub(crate) struct Message {
     /// The properties that are forwarded as they came, encoded, without their length.
     pub(crate) properties: Bytes,
     pub(crate) expires_at: Option<Instant>,
+    /// When it was routed.
+    pub(crate) taken_at: Instant,
 }
 
 impl Message {

@@ -27,9 +27,11 @@ mod session;
 mod sessions;
 mod shared;
 mod subscribe;
+mod system;
 #[cfg(test)]
 mod tests;
 mod trie;
+pub(crate) mod waits;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -46,6 +48,7 @@ use self::retained::Retained;
 use self::sessions::Sessions;
 use self::subscribe::{Replayed, Subscription};
 use self::trie::{Subscriber, Trie};
+use self::waits::Waits;
 use crate::auth::{Authorise, Principal};
 use crate::limits::{Limits, LinkLimits};
 use crate::reason::Reason;
@@ -76,6 +79,8 @@ pub(crate) struct Core {
     connections: Slab<Connection>,
     /// Connections that have not ended.
     live: usize,
+    /// The most that `live` ever was.
+    live_max: usize,
     sessions: Sessions,
     /// Sessions by client id.
     clients: BTreeMap<Arc<str>, usize>,
@@ -101,8 +106,14 @@ pub(crate) struct Core {
 #[derive(Debug, Clone)]
 pub(crate) struct Counters {
     pub(crate) connects: u64,
+    pub(crate) packets_received: u64,
+    pub(crate) packets_sent: u64,
     pub(crate) received: u64,
     pub(crate) delivered: u64,
+    /// Until messages were on their way to connected clients.
+    pub(crate) to_clients: Waits,
+    /// Until links took their messages.
+    pub(crate) to_links: Waits,
     pub(crate) reasons: [u64; Reason::ALL.len()],
     /// Moves whenever one of `reasons` does.
     pub(crate) reasons_total: u64,
@@ -142,6 +153,7 @@ impl Core {
             authorise,
             connections: Slab::new(),
             live: 0,
+            live_max: 0,
             sessions: Sessions::default(),
             clients: BTreeMap::new(),
             due: BTreeSet::new(),
@@ -156,8 +168,12 @@ impl Core {
             shutting_down: false,
             counters: Counters {
                 connects: 0,
+                packets_received: 0,
+                packets_sent: 0,
                 received: 0,
                 delivered: 0,
+                to_clients: Waits::default(),
+                to_links: Waits::default(),
                 reasons: [0; Reason::ALL.len()],
                 reasons_total: 0,
             },
@@ -202,6 +218,10 @@ impl Core {
             } => self.handle_disconnect(at, with_will, session_expiry_s, now),
         }
         self.settle(now);
+        // One that has to wait is offered again.
+        if !matches!(handled, Handled::Paused(_)) {
+            self.counters.packets_received += 1;
+        }
         match self.connections[key].ended {
             Some(_) => Handled::Ended,
             None => handled,
@@ -260,6 +280,13 @@ impl Core {
         now: Instant,
         out: &mut Vec<Output>,
     ) -> Drained {
+        let before = out.len();
+        let drained = self.drain_into(key, bytes_max, now, out);
+        self.counters.packets_sent += (out.len() - before) as u64;
+        drained
+    }
+
+    fn drain_into(&mut self, key: usize, bytes_max: usize, now: Instant, out: &mut Vec<Output>) -> Drained {
         let connection = &mut self.connections[key];
         connection.drain(out);
         let Some(session) = connection.session else {
@@ -272,9 +299,10 @@ impl Core {
         if self.sessions[session].is_idle() {
             replayed = self.replay_retained(session, now);
         }
+        let waits = &mut self.counters.to_clients;
         let done = self
             .sessions
-            .change(session, |session| session.drain(bytes_max, now, out));
+            .change(session, |session| session.drain(bytes_max, now, out, waits));
         self.counters.delivered += done.sent;
         self.counters.count(Reason::Expired, done.expired);
         self.counters.count(Reason::TooLargeForReceiver, done.too_large);
@@ -339,7 +367,7 @@ impl Core {
             .collect();
         for key in live {
             let mut last = Vec::new();
-            self.drain(key, bytes_max, now, &mut last);
+            self.drain_into(key, bytes_max, now, &mut last);
             self.connections[key].put_back(last);
             self.end(key, Reason::ShuttingDown, now);
         }
@@ -365,26 +393,30 @@ impl Core {
         self.live
     }
 
-    pub(crate) fn retained_len(&self) -> usize {
-        self.retained.len()
-    }
-
     pub(crate) fn stats(&self) -> Stats {
         let reasons = Reason::ALL
             .into_iter()
             .map(|reason| (reason, self.counters.reasons[reason as usize]));
         let held = self.sessions.held();
         Stats {
+            clients: self.live,
+            clients_max: self.live_max,
             sessions: self.sessions.len(),
             detached: held.detached,
             connections: self.connections.len() + self.wills_owed.len(),
             subscriptions: self.trie.len(),
             retained: self.retained.len(),
             retained_bytes: self.retained.bytes(),
+            queued_messages: held.queued_messages,
             queued_bytes: held.queued_bytes,
             detached_bytes: held.detached_bytes,
+            link_queued_bytes: self.links.iter().map(|(_, link)| link.queued_bytes()).sum(),
             inflight: held.inflight,
             connects: self.counters.connects,
+            packets_received: self.counters.packets_received,
+            packets_sent: self.counters.packets_sent,
+            bytes_received: 0,
+            bytes_sent: 0,
             received: self.counters.received,
             delivered: self.counters.delivered,
             reasons: reasons.filter(|(_, count)| *count > 0).collect(),
@@ -398,7 +430,7 @@ impl Core {
 
     /// Moves up to `count` events of a link into `out`, and lets those go on who waited for the room.
     pub(crate) fn take(&mut self, link: usize, count: usize, now: Instant, out: &mut VecDeque<LinkOutput>) {
-        let taken = self.links[link].take(count, now, out);
+        let taken = self.links[link].take(count, now, out, &mut self.counters.to_links);
         self.counters.count(Reason::Expired, taken.expired);
         if taken.has_room_again {
             self.resume_after(link, now);

@@ -16,7 +16,7 @@ use super::packet::{Output, Packet, Publish, Will};
 use super::session::Offered;
 use super::subscribe::Subscription;
 use super::trie::Subscriber;
-use super::{Core, EXPIRED_AT_ONCE, Handled, Place, is_ready};
+use super::{Core, EXPIRED_AT_ONCE, Handled, Place, is_ready, system};
 use crate::auth::{Principal, Retain, Verdict};
 use crate::filter;
 use crate::reason::Reason;
@@ -40,7 +40,7 @@ pub(crate) enum LinkPublishError {
 
 /// A link that a message is for has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct LinkFull {
+pub(super) struct LinkFull {
     link: usize,
 }
 
@@ -65,6 +65,7 @@ impl Core {
             from: self.connections[at.connection].principal.client_id.clone(),
             properties: publish.properties.clone(),
             expires_at: publish.expires_at,
+            taken_at: now,
         });
         let from = Some(Subscriber::Session(at.session));
         if let Err(LinkFull { link }) = self.route(&message, publish.qos, publish.retain, from, now) {
@@ -95,6 +96,9 @@ impl Core {
         }
         if !self.topic_is_within_bounds(&publish.topic) {
             return Err(Refused::Message(Reason::TopicInvalid));
+        }
+        if system::is_system(&publish.topic) {
+            return Err(Refused::Message(Reason::PublishForbidden));
         }
         self.authorise
             .may_publish(&connection.principal, &publish.topic, publish.retain)
@@ -152,7 +156,7 @@ impl Core {
         now: Instant,
     ) -> Result<usize, LinkPublishError> {
         self.forget_expired(now);
-        if !filter::is_topic(topic) || topic.len() > usize::from(u16::MAX) {
+        if !filter::is_topic(topic) || system::is_system(topic) || topic.len() > usize::from(u16::MAX) {
             return Err(LinkPublishError::TopicInvalid);
         }
         if payload.len() + topic.len() + 16 > self.limits.packet_bytes_max {
@@ -169,6 +173,7 @@ impl Core {
             properties: Bytes::new(),
             // Beyond what a clock can tell is never.
             expires_at: lifetime.and_then(|lifetime| now.checked_add(lifetime)),
+            taken_at: now,
         });
         let routed = self
             .route(&message, qos, retain, Some(Subscriber::Link(link)), now)
@@ -197,6 +202,7 @@ impl Core {
             from: principal.client_id.clone(),
             properties: will.properties.clone(),
             expires_at: will.lifetime.map(|lifetime| now + lifetime),
+            taken_at: now,
         });
         match self.route(&message, will.qos, retain, None, now) {
             Ok(_) => self.counters.received += 1,
@@ -205,7 +211,7 @@ impl Core {
     }
 
     /// Hands a message to everybody who asked for it, and keeps it where it is retained. How many live sessions it went to.
-    fn route(
+    pub(super) fn route(
         &mut self,
         message: &Arc<Message>,
         qos: QoS,
@@ -334,6 +340,7 @@ impl Core {
             from: Arc::from(""),
             properties: properties.clone(),
             expires_at: None,
+            taken_at: now,
         };
         while !self.retained.has_room_for(&probe, &self.limits) {
             let expired = self.retained.expire(EXPIRED_AT_ONCE, now);

@@ -1,5 +1,8 @@
 //! Retained messages: the last one of each topic, bounded in number and bytes.
 //!
+//! What the broker says of itself is retained as well, and counts against nothing: its topics are fixed in number, and nobody
+//! else may publish on them.
+//!
 //! Ordered by topic, so that a filter with a literal beginning looks only at that part of the map, and a long replay can
 //! stop and go on where it was. Those that expire are also ordered by when, so that looking for one that has costs nothing
 //! where there is none.
@@ -10,6 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::message::{Message, QoS};
+use super::system;
 use crate::filter;
 use crate::limits::Limits;
 
@@ -25,6 +29,8 @@ pub(crate) struct Kept {
 pub(crate) struct Retained {
     by_topic: BTreeMap<Arc<str>, Kept>,
     by_expiry: BTreeSet<(Instant, Arc<str>)>,
+    /// Messages and bytes that count.
+    len: usize,
     bytes: usize,
 }
 
@@ -37,7 +43,7 @@ pub(crate) struct Found {
 
 impl Retained {
     pub(crate) fn len(&self) -> usize {
-        self.by_topic.len()
+        self.len
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -53,7 +59,7 @@ impl Retained {
             .by_topic
             .get(&message.topic)
             .map_or((0, 0), |kept| (1, kept.message.cost()));
-        self.by_topic.len() - replaced < limits.retained_max
+        self.len - replaced < limits.retained_max
             && self.bytes - replaced_bytes + message.cost() <= limits.retained_bytes_max
     }
 
@@ -63,7 +69,10 @@ impl Retained {
         if message.payload.is_empty() {
             return;
         }
-        self.bytes += message.cost();
+        if !system::is_system(&message.topic) {
+            self.len += 1;
+            self.bytes += message.cost();
+        }
         if let Some(at) = message.expires_at {
             self.by_expiry.insert((at, message.topic.clone()));
         }
@@ -74,7 +83,10 @@ impl Retained {
         let Some(Kept { message, .. }) = self.by_topic.remove(topic) else {
             return;
         };
-        self.bytes -= message.cost();
+        if !system::is_system(topic) {
+            self.len -= 1;
+            self.bytes -= message.cost();
+        }
         if let Some(at) = message.expires_at {
             self.by_expiry.remove(&(at, message.topic.clone()));
         }
@@ -145,6 +157,7 @@ mod tests {
             from: "x".into(),
             properties: Bytes::new(),
             expires_at,
+            taken_at: Instant::now(),
         })
     }
 

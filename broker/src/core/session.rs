@@ -16,6 +16,7 @@ use slab::Slab;
 use super::message::{Delivery, QoS, Version};
 use super::packet::{Connect, Identifier, Output, Received, Will};
 use super::subscribe::Subscription;
+use super::waits::Waits;
 use crate::auth::Principal;
 use crate::limits::Limits;
 
@@ -28,6 +29,8 @@ pub(crate) struct Session {
     pub(crate) principal: Principal,
     /// The connection that speaks for it; `None` while it is detached.
     pub(crate) connection: Option<usize>,
+    /// Since when it does.
+    attached_at: Option<Instant>,
     /// Seconds that it outlives its connection; zero for not at all, 0xFFFFFFFF for ever.
     pub(crate) expiry_s: u32,
     /// Published when the connection is lost, or `will_at`.
@@ -110,6 +113,7 @@ impl Session {
         Session {
             principal,
             connection: None,
+            attached_at: None,
             expiry_s: 0,
             will: None,
             will_at: None,
@@ -133,8 +137,16 @@ impl Session {
 
     /// A connection speaks for it from now on; what was sent before and is not acknowledged is due again
     /// [MQTT-4.4.0-1], in the order in which it was sent [MQTT-4.6.0-1].
-    pub(crate) fn attach(&mut self, connection: usize, connect: Connect, expiry_s: u32, limits: &Limits) {
+    pub(crate) fn attach(
+        &mut self,
+        connection: usize,
+        connect: Connect,
+        expiry_s: u32,
+        limits: &Limits,
+        now: Instant,
+    ) {
         self.connection = Some(connection);
+        self.attached_at = Some(now);
         self.expiry_s = expiry_s;
         self.will = connect.will;
         self.will_at = None;
@@ -183,6 +195,11 @@ impl Session {
 
     pub(crate) fn queued_bytes(&self) -> usize {
         self.queued_bytes
+    }
+
+    /// Messages that wait, or were sent and are not acknowledged to the end.
+    pub(crate) fn queued_messages(&self) -> usize {
+        self.queue.len() + self.inflight.len()
     }
 
     /// Messages that were sent and are not acknowledged to the end.
@@ -311,8 +328,15 @@ impl Session {
         }
     }
 
-    /// Moves what may be sent now into `out`, about `bytes_max` bytes of messages at the most.
-    pub(crate) fn drain(&mut self, bytes_max: usize, now: Instant, out: &mut Vec<Output>) -> Sent {
+    /// Moves what may be sent now into `out`, about `bytes_max` bytes of messages at the most. `waits` counts how long they
+    /// waited for this connection.
+    pub(crate) fn drain(
+        &mut self,
+        bytes_max: usize,
+        now: Instant,
+        out: &mut Vec<Output>,
+        waits: &mut Waits,
+    ) -> Sent {
         let (mut bytes, mut done) = (0, Sent::default());
         self.drain_again(bytes_max, out, &mut bytes, &mut done);
         while self.resend.is_empty()
@@ -339,6 +363,11 @@ impl Session {
                 self.put_in_flight(&mut next);
             } else {
                 self.queued_bytes -= cost;
+            }
+            // What came before the connection, and what was retained, has waited for something else.
+            let taken_at = next.message.taken_at;
+            if !next.retain && self.attached_at.is_some_and(|at| at <= taken_at) {
+                waits.count(now.saturating_duration_since(taken_at));
             }
             bytes += cost;
             done.sent += 1;

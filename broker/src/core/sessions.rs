@@ -22,6 +22,8 @@ pub(crate) struct Sessions {
 pub(crate) struct Held {
     /// Sessions without a connection.
     pub(crate) detached: usize,
+    /// Messages that wait, or were sent and are not acknowledged to the end.
+    pub(crate) queued_messages: usize,
     /// As [`crate::Limits::queued_bytes_max`] counts them.
     pub(crate) queued_bytes: usize,
     /// The part of it that waits for sessions without a connection.
@@ -35,6 +37,7 @@ impl Held {
         let detached = usize::from(session.connection.is_none());
         Held {
             detached,
+            queued_messages: session.queued_messages(),
             queued_bytes: session.queued_bytes(),
             detached_bytes: detached * session.queued_bytes(),
             inflight: session.inflight(),
@@ -43,6 +46,7 @@ impl Held {
 
     fn replace(&mut self, before: Held, after: Held) {
         self.detached = self.detached + after.detached - before.detached;
+        self.queued_messages = self.queued_messages + after.queued_messages - before.queued_messages;
         self.queued_bytes = self.queued_bytes + after.queued_bytes - before.queued_bytes;
         self.detached_bytes = self.detached_bytes + after.detached_bytes - before.detached_bytes;
         self.inflight = self.inflight + after.inflight - before.inflight;
