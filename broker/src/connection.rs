@@ -20,8 +20,9 @@ use futures_util::FutureExt;
 use futures_util::future::OptionFuture;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep_until, timeout};
+use tracing::Instrument;
 
-use crate::auth::{ConnectAttempt, Principal};
+use crate::auth::ConnectAttempt;
 use crate::broker::Shared;
 use crate::core::decode::{BadConnect, Decoder, read_connect};
 use crate::core::encode::{Encoder, Wanted, refusal};
@@ -30,6 +31,7 @@ use crate::core::{ClientIdFrom, Handled};
 use crate::rate::Rate;
 use crate::reason::Reason;
 use crate::signal::Signal;
+use crate::span;
 
 /// Bytes that are read at once, into a buffer that all connections of a thread share.
 const READ_BYTES: usize = 64 * 1024;
@@ -62,7 +64,8 @@ where
         }
         tracing::debug!(%peer, ?rate, "closed unanswered: too many connections without a CONNECT");
     }
-    let placed = handshake.map(|handshake| serve_placed(shared, stream, peer, rate, handshake));
+    let placed = handshake
+        .map(|handshake| serve_placed(shared, stream, peer, rate, handshake).instrument(span::begin(peer)));
     // Not awaited in a block of its own, which would hold it twice.
     OptionFuture::from(placed).map(drop)
 }
@@ -107,14 +110,14 @@ async fn serve_placed<S>(
     match admitted {
         Ok(admitted) => {
             drop(handshake);
-            Connection::new(shared, stream, input, admitted, peer).run().await;
+            Connection::new(shared, stream, input, admitted).run().await;
         }
         Err(BadConnect {
             reason,
             answer,
             packet_bytes_max,
         }) => {
-            tracing::info!(%peer, reason = reason.label(), "connection refused");
+            tracing::info!(reason = reason.label(), "connection refused");
             let answer = answer
                 .map(|version| refusal(version, reason, packet_bytes_max))
                 .unwrap_or_default();
@@ -177,7 +180,6 @@ async fn first_packet<S: AsyncRead + Unpin>(
 struct Admitted {
     key: usize,
     signal: Arc<Signal>,
-    principal: Principal,
     decoder: Decoder,
     encoder: Encoder,
 }
@@ -204,6 +206,7 @@ fn admit(shared: &Shared, mut connect: Connect, peer: SocketAddr) -> Result<Admi
         }
         connect.client_id = shared.assign_client_id();
     }
+    span::name_client(&connect.client_id);
     let attempt = ConnectAttempt {
         client_id: &connect.client_id,
         client_id_assigned: client_id_from == ClientIdFrom::Server,
@@ -216,17 +219,17 @@ fn admit(shared: &Shared, mut connect: Connect, peer: SocketAddr) -> Result<Admi
         shared.with(|core, _| core.count(reason));
         refuse(reason)
     })?;
+    span::name_principal(&principal);
     connect.password = None;
     let signal = Arc::new(Signal::default());
     let key = shared
-        .with(|core, now| core.connect(connect, principal.clone(), client_id_from, now))
+        .with(|core, now| core.connect(connect, principal, client_id_from, now))
         .map_err(refuse)?;
     shared.attach_connection(key, signal.clone());
     // The first turn of the connection takes what came between the two locks.
     Ok(Admitted {
         key,
         signal,
-        principal,
         decoder: Decoder::new(version, &shared.limits),
         encoder: Encoder::new(wanted, &shared.limits),
     })
@@ -248,8 +251,6 @@ impl Drop for Slot {
 struct Connection<S> {
     slot: Slot,
     stream: S,
-    peer: SocketAddr,
-    principal: Principal,
     signal: Arc<Signal>,
     decoder: Decoder,
     encoder: Encoder,
@@ -291,27 +292,14 @@ enum Turn {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    fn new(
-        shared: Arc<Shared>,
-        stream: S,
-        input: BytesMut,
-        admitted: Admitted,
-        peer: SocketAddr,
-    ) -> Connection<S> {
-        tracing::info!(
-            %peer,
-            client.id = %admitted.principal.client_id,
-            principal = %admitted.principal.name,
-            "connected"
-        );
+    fn new(shared: Arc<Shared>, stream: S, input: BytesMut, admitted: Admitted) -> Connection<S> {
+        tracing::info!("connected");
         Connection {
             slot: Slot {
                 shared,
                 key: admitted.key,
             },
             stream,
-            peer,
-            principal: admitted.principal,
             signal: admitted.signal,
             decoder: admitted.decoder,
             encoder: admitted.encoder,
@@ -502,12 +490,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Lets the client take its last bytes, for a while, and gives the slot back.
     async fn close(mut self) {
         let reason = self.ended.unwrap_or(Reason::ConnectionLost);
-        tracing::info!(
-            peer = %self.peer,
-            client.id = %self.principal.client_id,
-            reason = reason.label(),
-            "disconnected"
-        );
+        tracing::info!(reason = reason.label(), "disconnected");
         if reason == Reason::ConnectionLost {
             return;
         }

@@ -88,6 +88,9 @@
 //! | `waypost_broker_delivery_seconds{to}` | from when a message was taken to when it is on its way to a connected `client`, or taken by a `link`; told as `_bucket{le}`, `_count` and `_sum`, as Prometheus keeps a histogram |
 //! | `waypost_broker_accept_errors_total` | counter: a listener could not accept |
 //!
+//! The log says of each connection in a span `connection` who is at the other end: `peer`, and `client.id` and `principal` once
+//! they are known. It has no topics and no payloads.
+//!
 //! Whoever would rather ask by MQTT: [`Broker::publish_sys`].
 
 mod auth;
@@ -102,6 +105,7 @@ mod listener;
 mod rate;
 mod reason;
 mod signal;
+mod span;
 mod stats;
 mod sys;
 mod telemetry;

@@ -1124,3 +1124,68 @@ async fn the_broker_tells_of_itself_where_nobody_else_can() {
     }
     assert_eq!(broker.stats().retained, 1);
 }
+
+/// What is logged, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_line_about_a_connection_says_whose_it_is_and_nothing_of_what_it_says() {
+    let log = Log::default();
+    let written = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || written.clone())
+        .finish();
+    let logging = tracing::subscriber::set_default(subscriber);
+    let broker = broker(Limits::default());
+    let mut first = Client::join(&broker, "same").await;
+    first.subscribe5("a/topic").await;
+    first
+        .send5(publish5("a/topic", QoS5::AtLeastOnce, "payload"))
+        .await;
+    first.receive5().await.unwrap();
+    let second = Client::join(&broker, "same").await;
+    first.expect_end5(0x8E).await;
+    drop(second);
+    // One who would like to write a line of its own, and more than anybody reads.
+    let forger = format!("\n INFO forged {}", "x".repeat(1_000));
+    let mut refused = Client::dial(&broker);
+    refused.send(&connect5(&forger, "wrong", None)).await;
+    refused.connack5().await;
+    let _silent = Client::dial(&broker);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    drop(logging);
+
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let about = |message: &str| {
+        log.lines()
+            .filter(|line| line.contains("waypost_broker::") && line.contains(message))
+            .collect::<Vec<_>>()
+    };
+    for (message, count) in [("connected", 4), ("disconnected", 2), ("connection refused", 2)] {
+        assert_eq!(about(message).len(), count, "{message}: {log}");
+    }
+    for line in about("connected") {
+        let whose = "connection{peer=127.0.0.1:1 client.id=\"same\" principal=\"user\"}";
+        assert!(line.contains(whose), "{line}");
+    }
+    let refusals = about("connection refused");
+    assert!(refusals[0].contains("client.id=\"\\n INFO forged xx"), "{log}");
+    assert!(refusals[1].contains("connection{peer=127.0.0.1:1}"), "{log}");
+    for line in log.lines() {
+        assert!(line.contains("peer=127.0.0.1:1") && line.len() < 300, "{line}");
+    }
+    assert!(!log.contains("topic") && !log.contains("payload"), "{log}");
+}
