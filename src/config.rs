@@ -5,11 +5,12 @@
 
 use crate::broker_choice::BrokerChoice;
 use crate::limits::Connections;
+use crate::tls::{CertificateSource, TlsSettings, is_host};
 use anyhow::Context;
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use waypost_bridge::core::{CoreOptions, Retention};
@@ -32,6 +33,7 @@ pub(crate) struct Config {
     pub(crate) log: LogConfig,
     pub(crate) http: HttpConfig,
     pub(crate) mqtt: MqttConfig,
+    pub(crate) tls: TlsConfig,
     pub(crate) broker: BrokerConfig,
     pub(crate) bridge: BridgeConfig,
     pub(crate) retention: RetentionConfig,
@@ -74,6 +76,17 @@ pub(crate) struct MqttConfig {
     pub(crate) dangerous_allow_anonymous: bool,
     pub(crate) anonymous_deny: Vec<String>,
     sys_interval_s: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TlsConfig {
+    certificate: PathBuf,
+    key: PathBuf,
+    names: Vec<String>,
+    client_authority: PathBuf,
+    ticket_days: u32,
+    check_s: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -197,6 +210,7 @@ impl Config {
             log,
             http,
             mqtt,
+            tls,
             broker,
             bridge,
             retention,
@@ -217,6 +231,7 @@ impl Config {
         );
         rules.require(http.connections_max >= 1, "http.connections_max is at least 1");
         mqtt.check(broker, &mut rules);
+        tls.check(&mut rules);
         broker.check(mqtt, &mut rules);
         bridge.check(&mut rules);
         retention.check(&mut rules);
@@ -251,6 +266,24 @@ impl Config {
             ));
         }
         warnings
+    }
+
+    /// What TLS is to be like.
+    pub(crate) fn tls_settings(&self) -> TlsSettings {
+        let tls = &self.tls;
+        let public = self.mqtt.public.iter().filter_map(|address| host_of(address));
+        let names = tls.names.iter().map(String::as_str).chain(public);
+        TlsSettings {
+            source: match (path(&tls.certificate), path(&tls.key)) {
+                (Some(certificate), Some(key)) => CertificateSource::Files { certificate, key },
+                _ => CertificateSource::OwnAuthority {
+                    names: names.map(spelled_once).collect(),
+                },
+            },
+            client_authority: path(&tls.client_authority),
+            ticket_lifetime: Duration::from_secs(u64::from(tls.ticket_days) * 86_400),
+            looked_at_every: Duration::from_secs(tls.check_s),
+        }
     }
 
     /// What the bridge is started with.
@@ -324,6 +357,30 @@ impl MqttConfig {
     /// A larger packet ends its connection; also that of the bridge with a broker elsewhere.
     pub(crate) fn packet_size_max(&self) -> usize {
         self.packet_size_max
+    }
+}
+
+impl TlsConfig {
+    fn check(&self, rules: &mut Rules) {
+        rules.require(
+            path(&self.certificate).is_some() == path(&self.key).is_some(),
+            "tls.certificate and tls.key are both set, or neither is",
+        );
+        for name in &self.names {
+            rules.require(
+                is_host(name),
+                format!("tls.names: {name:?} is neither a host name nor an address"),
+            );
+        }
+        rules.require(
+            self.names.is_empty() || path(&self.certificate).is_none(),
+            "tls.names is for the certificate of the own authority; leave it empty with tls.certificate",
+        );
+        rules.require(
+            (1..=7).contains(&self.ticket_days),
+            "tls.ticket_days is 1 to 7: TLS allows no more",
+        );
+        rules.require((1..=3_600).contains(&self.check_s), "tls.check_s is 1 to 3600");
     }
 }
 
@@ -506,6 +563,32 @@ impl Rules {
 
     fn broken(&mut self, problem: String) {
         self.broken.push(problem);
+    }
+}
+
+/// A setting that names a file; `None` where it is empty.
+fn path(setting: &Path) -> Option<PathBuf> {
+    Some(setting)
+        .filter(|path| !path.as_os_str().is_empty())
+        .map(Path::to_owned)
+}
+
+/// The host of a public address that can stand in a certificate.
+fn host_of(address: &str) -> Option<&str> {
+    let (_, rest) = address.split_once("://")?;
+    let authority = rest.split('/').next()?;
+    let host = match authority.strip_prefix('[') {
+        Some(six) => six.split(']').next()?,
+        None => authority.split(':').next()?,
+    };
+    Some(host).filter(|host| is_host(host))
+}
+
+/// As it stands in a certificate: an address in its short form, a name in small letters.
+fn spelled_once(name: &str) -> String {
+    match name.parse::<IpAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => name.to_ascii_lowercase(),
     }
 }
 
@@ -711,6 +794,28 @@ mod tests {
     }
 
     #[test]
+    fn the_own_certificate_is_for_what_was_set_and_what_devices_are_told() {
+        let settings = "tls.names = ['Waypost.Example', '2001:DB8::1']\nmqtt.public = ['mqtts://a.example:8883', \
+                        'wss://[2001:db8::2]/mqtt', 'mqtts://192.0.2.7']";
+        let figment = Figment::from(Toml::string(DEFAULTS)).merge(Toml::string(settings));
+        let config: Config = figment.extract().unwrap();
+        assert_eq!(config.problems(), Vec::<String>::new());
+        let CertificateSource::OwnAuthority { names } = config.tls_settings().source else {
+            panic!()
+        };
+        assert_eq!(
+            names.into_iter().collect::<Vec<_>>(),
+            [
+                "192.0.2.7",
+                "2001:db8::1",
+                "2001:db8::2",
+                "a.example",
+                "waypost.example"
+            ]
+        );
+    }
+
+    #[test]
     fn relations_between_settings_are_checked() {
         for (key, settings) in [
             ("server.name", "server.name = 'a b'"),
@@ -719,6 +824,15 @@ mod tests {
             ("mqtt.public", "mqtt.public = ['waypost.example']"),
             ("mqtt.topic_prefix", "mqtt.topic_prefix = 'a/#'"),
             ("http.connections_max", "http.connections_max = 0"),
+            ("tls.certificate and tls.key", "tls.certificate = 'c.pem'"),
+            ("tls.certificate and tls.key", "tls.key = 'k.pem'"),
+            ("tls.names", "tls.names = ['a b']"),
+            (
+                "tls.names",
+                "tls.names = ['a']\ntls.certificate = 'c.pem'\ntls.key = 'k.pem'",
+            ),
+            ("tls.ticket_days", "tls.ticket_days = 8"),
+            ("tls.check_s", "tls.check_s = 0"),
             ("broker.handshakes_max", "broker.connections_max = 10"),
             (
                 "broker.connections_per_address_per_minute",

@@ -1,4 +1,4 @@
-//! The data folder of a server: `store/`, `admin.token`, and `server.json` while a server runs on it.
+//! The data folder of a server: `store/`, `tls/`, `admin.token`, and `server.json` while a server runs on it.
 //!
 //! The lock of the store is what keeps a second server away; `server.json` says who the first one is.
 
@@ -200,7 +200,10 @@ impl PrivateFile {
         let mut write = || {
             self.file.write_all(content)?;
             self.file.sync_all()?;
-            fs::rename(&self.draft, &self.path)
+            fs::rename(&self.draft, &self.path)?;
+            // The name as well: what was given to somebody must be found after a power cut.
+            let folder = self.path.parent().filter(|folder| *folder != Path::new(""));
+            fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
         };
         write().with_context(|| format!("{} cannot be written", self.path.display()))
     }

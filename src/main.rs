@@ -13,6 +13,7 @@ mod secret;
 mod server_client;
 mod telemetry;
 mod timestamp;
+mod tls;
 mod trace;
 mod wiring;
 

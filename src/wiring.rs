@@ -13,6 +13,7 @@ use crate::broker_choice::{BrokerChoice, ExternalBroker};
 use crate::config::Config;
 use crate::data_folder::{Addresses, AdminToken};
 use crate::limits::{Connections, raise_open_files};
+use crate::tls::ServerTls;
 use admission::{Admission, Permissions};
 use anonymous::Anonymous;
 use anyhow::Context;
@@ -150,6 +151,8 @@ impl Server {
         let metrics = install_metrics()?;
         let connections = config.connections().within(raise_open_files());
         warn_about_few_files(config.connections(), connections);
+        let tls = ServerTls::open(&config.tls_settings(), &config.server.data)?;
+        tokio::spawn(tls.keep_current()?);
         let mut options = config.bridge_options()?;
         let data = config.server.data.clone();
         options.space = SpaceProbe::new(move || free_bytes(&data));
