@@ -42,6 +42,9 @@ pub struct ConnectAttempt<'a> {
     pub username: Option<&'a str>,
     /// The password, where there is one that is not empty.
     pub password: Option<&'a [u8]>,
+    /// The certificate that the client showed in the TLS handshake, in DER: the listener's configuration has verified it, and
+    /// that the client has its key, now or when a session that is resumed began. `None` without one.
+    pub certificate: Option<&'a [u8]>,
     /// The address of the other end of the byte stream.
     pub peer: SocketAddr,
 }

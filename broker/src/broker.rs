@@ -16,9 +16,11 @@ use crate::auth::{Authenticate, Authorise, Principal};
 use crate::clock::{self, Armed};
 use crate::connection;
 use crate::core::{Core, Wake};
+use crate::front;
 use crate::limits::{Limits, LinkLimits};
 use crate::link::{self, LinkReceiver, LinkSender};
-use crate::listener;
+use crate::listener::{self, ListenerOptions};
+use crate::peer::Peer;
 use crate::rate::{ConnectionRates, Rate};
 use crate::reason::Reason;
 use crate::signal::Signal;
@@ -68,20 +70,42 @@ impl Broker {
         }
     }
 
-    /// Speaks MQTT over a byte stream until one side ends it; spawn the future that it returns. `peer` goes to
-    /// [`Authenticate`] and the logs, and its rate is counted. The stream should not hold small writes back. Where there is no
+    /// Speaks MQTT over a byte stream until one side ends it; spawn the future that it returns. `peer`, an address or a
+    /// [`Peer`], goes to [`Authenticate`] and the logs, and its rate is counted. The stream should not hold small writes back. Where there is no
     /// place for it, it is closed before this returns, and the future has nothing to do.
-    pub fn serve_connection<S>(&self, stream: S, peer: SocketAddr) -> impl Future<Output = ()> + Send + use<S>
+    pub fn serve_connection<S, P>(&self, stream: S, peer: P) -> impl Future<Output = ()> + Send + use<S, P>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        P: Into<Peer>,
     {
-        connection::serve(self.shared.clone(), stream, peer)
+        connection::serve(self.shared.clone(), stream, peer.into())
     }
 
     /// Accepts connections, each on a task of its own, until [`Broker::shutdown`]. An error of accept (no handles left)
     /// pauses it for a moment.
     pub async fn listen_tcp(self, listener: TcpListener) {
-        listener::listen(self.shared, listener).await;
+        self.listen(listener, ListenerOptions::default()).await;
+    }
+
+    /// Like [`Broker::listen_tcp`], with what comes before MQTT on each connection: a PROXY header, TLS, or both. All of it has
+    /// the place and the time of a handshake ([`Limits::handshakes_max`], [`Limits::handshake_timeout`]), on the connection's
+    /// own task: a peer that is silent in it delays nobody.
+    pub async fn listen(self, listener: TcpListener, options: ListenerOptions) {
+        listener::listen(self.shared, listener, options).await;
+    }
+
+    /// Serves one connection that a listener of another kind has accepted, like those of [`Broker::listen`]; spawn the future
+    /// that it returns. `accepted` is the address that it came from, which is that of the proxy where there is one.
+    pub fn serve_accepted<S>(
+        &self,
+        stream: S,
+        accepted: SocketAddr,
+        options: Arc<ListenerOptions>,
+    ) -> impl Future<Output = ()> + Send + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        front::serve(self.shared.clone(), stream, accepted, options)
     }
 
     /// Publishes what the broker has counted on `$SYS/broker/…`, retained, each time that `every` is over and as far as it has

@@ -19,7 +19,7 @@ use bytes::{Buf, BytesMut};
 use futures_util::FutureExt;
 use futures_util::future::OptionFuture;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Sleep, sleep_until, timeout};
+use tokio::time::{Sleep, sleep_until, timeout, timeout_at};
 use tracing::Instrument;
 
 use crate::auth::ConnectAttempt;
@@ -28,6 +28,7 @@ use crate::core::decode::{BadConnect, Decoder, read_connect};
 use crate::core::encode::{Encoder, Wanted, refusal};
 use crate::core::packet::{Connect, Packet};
 use crate::core::{ClientIdFrom, Handled};
+use crate::peer::Peer;
 use crate::rate::Rate;
 use crate::reason::Reason;
 use crate::signal::Signal;
@@ -48,32 +49,24 @@ thread_local! {
 
 /// Serves one byte stream until it ends. Whether there is a place for it is decided before this returns, and a stream without
 /// one is gone by then: however many come at once, those that wait to be looked at hold no handle.
-pub(crate) fn serve<S>(
-    shared: Arc<Shared>,
-    stream: S,
-    peer: SocketAddr,
-) -> impl Future<Output = ()> + Send + use<S>
+pub(crate) fn serve<S>(shared: Arc<Shared>, stream: S, peer: Peer) -> impl Future<Output = ()> + Send + use<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let rate = shared.rate(peer.ip());
-    let handshake = Handshake::begin(&shared, rate);
-    if handshake.is_none() {
-        if rate == Rate::Within {
-            shared.with(|core, _| core.count(Reason::HandshakeLimit));
-        }
-        tracing::debug!(%peer, ?rate, "closed unanswered: too many connections without a CONNECT");
-    }
-    let placed = handshake
-        .map(|handshake| serve_placed(shared, stream, peer, rate, handshake).instrument(span::begin(peer)));
+    let rate = shared.rate(peer.address.ip());
+    let address = peer.address;
+    let placed = Handshake::begin(&shared, address, rate).map(|handshake| {
+        serve_placed(shared, stream, peer, rate, handshake).instrument(span::begin(address))
+    });
     // Not awaited in a block of its own, which would hold it twice.
     OptionFuture::from(placed).map(drop)
 }
 
-async fn serve_placed<S>(
+/// Serves a stream that has a place, from its CONNECT on.
+pub(crate) async fn serve_placed<S>(
     shared: Arc<Shared>,
     mut stream: S,
-    peer: SocketAddr,
+    peer: Peer,
     rate: Rate,
     handshake: Handshake,
 ) where
@@ -81,13 +74,13 @@ async fn serve_placed<S>(
 {
     shared.start_clock();
     let mut input = BytesMut::new();
-    let admitted = match timeout(
-        shared.limits.handshake_timeout,
-        first_packet(&shared, &mut stream, &mut input),
-    )
-    .await
-    {
-        Ok(Ok(Some(connect))) if rate == Rate::Within => admit(&shared, connect, peer),
+    let first = first_packet(&shared, &mut stream, &mut input);
+    let first = timeout_at(handshake.deadline, first).await;
+    let Peer { address, certificate } = peer;
+    let admitted = match first {
+        Ok(Ok(Some(connect))) if rate == Rate::Within => {
+            admit(&shared, connect, address, certificate.as_deref())
+        }
         Ok(Ok(Some(connect))) => Err(BadConnect {
             reason: Reason::ConnectionRate,
             answer: Some(connect.version),
@@ -134,22 +127,41 @@ async fn serve_placed<S>(
 }
 
 /// A place among the connections that have not finished their CONNECT.
-struct Handshake {
+pub(crate) struct Handshake {
     shared: Arc<Shared>,
+    /// When all that comes before a session has to be over.
+    pub(crate) deadline: tokio::time::Instant,
 }
 
 impl Handshake {
-    /// Those over their rate are told so in half of the places; the other half is for everybody else.
-    fn begin(shared: &Arc<Shared>, rate: Rate) -> Option<Handshake> {
+    /// `None`, and counted, where there is no place: the stream is to be closed unanswered.
+    pub(crate) fn begin(shared: &Arc<Shared>, peer: SocketAddr, rate: Rate) -> Option<Handshake> {
         let handshake = Handshake {
             shared: shared.clone(),
+            deadline: tokio::time::Instant::now() + shared.limits.handshake_timeout,
         };
         let before = shared.handshakes.fetch_add(1, Ordering::Relaxed);
-        let places = match rate {
-            Rate::Within => shared.limits.handshakes_max,
-            Rate::Over => shared.limits.handshakes_max / 2,
-        };
-        (before < places).then_some(handshake)
+        if before < handshake.places(rate) {
+            return Some(handshake);
+        }
+        if rate == Rate::Within {
+            shared.with(|core, _| core.count(Reason::HandshakeLimit));
+        }
+        tracing::debug!(%peer, ?rate, "closed unanswered: too many connections without a CONNECT");
+        None
+    }
+
+    /// Those over their rate are told so in half of the places; the other half is for everybody else.
+    fn places(&self, rate: Rate) -> usize {
+        match rate {
+            Rate::Within => self.shared.limits.handshakes_max,
+            Rate::Over => self.shared.limits.handshakes_max / 2,
+        }
+    }
+
+    /// Whether it would have had a place with this rate, which was not known when it began.
+    pub(crate) fn has_place(&self, rate: Rate) -> bool {
+        self.shared.handshakes.load(Ordering::Relaxed) <= self.places(rate)
     }
 }
 
@@ -185,7 +197,12 @@ struct Admitted {
 }
 
 /// Asks the embedder and the core whether the client may come in.
-fn admit(shared: &Shared, mut connect: Connect, peer: SocketAddr) -> Result<Admitted, BadConnect> {
+fn admit(
+    shared: &Shared,
+    mut connect: Connect,
+    peer: SocketAddr,
+    certificate: Option<&[u8]>,
+) -> Result<Admitted, BadConnect> {
     let wanted = Wanted::by(&connect);
     let version = wanted.version;
     let refuse = |reason| BadConnect {
@@ -212,6 +229,7 @@ fn admit(shared: &Shared, mut connect: Connect, peer: SocketAddr) -> Result<Admi
         client_id_assigned: client_id_from == ClientIdFrom::Server,
         username: connect.username.as_deref(),
         password: connect.password.as_deref(),
+        certificate,
         peer,
     };
     let principal = shared.authenticate.authenticate(&attempt).map_err(|refusal| {

@@ -63,7 +63,8 @@
 //! # }
 //! ```
 //!
-//! A byte stream from elsewhere (TLS, an upgraded WebSocket) is handed over with [`Broker::serve_connection`].
+//! TLS and the PROXY protocol are options of a listener: see [`ListenerOptions`]. A byte stream from elsewhere, such as an
+//! upgraded WebSocket, is handed over with [`Broker::serve_connection`].
 //!
 //! # Metrics
 //!
@@ -99,9 +100,12 @@ mod clock;
 mod connection;
 mod core;
 pub mod filter;
+mod front;
 mod limits;
 mod link;
 mod listener;
+mod peer;
+mod proxy_protocol;
 mod rate;
 mod reason;
 mod signal;
@@ -128,5 +132,7 @@ pub use crate::broker::Broker;
 pub use crate::core::message::QoS;
 pub use crate::limits::{Limits, LinkLimits};
 pub use crate::link::{LinkError, LinkEvent, LinkReceiver, LinkSender};
+pub use crate::listener::{ListenerOptions, ProxyProtocol};
+pub use crate::peer::Peer;
 pub use crate::reason::Reason;
 pub use crate::stats::Stats;

@@ -17,12 +17,13 @@ pub struct Limits {
     pub handshakes_max: usize,
     /// Connections that one address may open within a minute, all of them at once or one by one; default 3,000. Mobile
     /// operators put many clients behind one address. A /64 of IPv6 is one address. The next is answered 0x9F (3.1.1: 3)
-    /// where half of `handshakes_max` are free, and closed unanswered otherwise: [`crate::Reason::ConnectionRate`].
+    /// where half of `handshakes_max` are free, and closed unanswered otherwise: [`crate::Reason::ConnectionRate`]. On a
+    /// listener with TLS it is closed unanswered before the TLS handshake, which is what costs.
     pub connections_per_address_per_minute: u32,
     /// Addresses whose rate is known, which are those that have connected within the last minute; default 16,384, 1 MB. At the
     /// bound all further ones together have the rate of one.
     pub rate_addresses_max: usize,
-    /// Time from the first byte that could have come to the whole CONNECT; default 10 s. Then the stream is closed:
+    /// Time from the first byte that could have come to the whole CONNECT, a PROXY header and TLS included; default 10 s. Then the stream is closed:
     /// [`crate::Reason::HandshakeTimeout`].
     pub handshake_timeout: Duration,
     /// A whole CONNECT packet, in bytes; default 16,384. A larger one is answered 0x95 (3.1.1: closed):

@@ -19,6 +19,10 @@ pub enum Reason {
     ConnectionLimit,
     /// Too many connections from one address within a minute.
     ConnectionRate,
+    /// The TLS handshake failed, or was broken off.
+    TlsHandshakeFailed,
+    /// The stream does not begin with a PROXY header that can be used, on a listener that requires one.
+    ProxyHeaderInvalid,
     /// The first packet was not a CONNECT.
     NotConnect,
     /// A protocol level that is neither 3.1.1 nor 5.
@@ -100,13 +104,15 @@ pub(crate) struct Codes {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 40] = [
+    pub const ALL: [Reason; 42] = [
         Reason::ClientDisconnected,
         Reason::ConnectionLost,
         Reason::HandshakeTimeout,
         Reason::HandshakeLimit,
         Reason::ConnectionLimit,
         Reason::ConnectionRate,
+        Reason::TlsHandshakeFailed,
+        Reason::ProxyHeaderInvalid,
         Reason::NotConnect,
         Reason::UnsupportedVersion,
         Reason::BadAuthenticationMethod,
@@ -152,6 +158,8 @@ impl Reason {
             Reason::HandshakeLimit => "handshake_limit",
             Reason::ConnectionLimit => "connection_limit",
             Reason::ConnectionRate => "connection_rate",
+            Reason::TlsHandshakeFailed => "tls_handshake_failed",
+            Reason::ProxyHeaderInvalid => "proxy_header_invalid",
             Reason::NotConnect => "not_connect",
             Reason::UnsupportedVersion => "unsupported_version",
             Reason::BadAuthenticationMethod => "bad_authentication_method",
@@ -199,6 +207,8 @@ impl Reason {
             Reason::HandshakeLimit => "too many connections without a CONNECT; try again later",
             Reason::ConnectionLimit => "too many clients are connected; try again later",
             Reason::ConnectionRate => "too many connections from this address; try again in a minute",
+            Reason::TlsHandshakeFailed => "the TLS handshake failed",
+            Reason::ProxyHeaderInvalid => "the PROXY header is missing or cannot be used",
             Reason::NotConnect => "the first packet has to be a CONNECT",
             Reason::UnsupportedVersion => "MQTT 5 and 3.1.1 are spoken here",
             Reason::BadAuthenticationMethod => "enhanced authentication is not offered",
@@ -243,6 +253,8 @@ impl Reason {
             Reason::ConnectionLost | Reason::Expired | Reason::HintDropped | Reason::SessionExpired => {
                 (0x80, None)
             }
+            // Where MQTT has not begun nobody is told.
+            Reason::TlsHandshakeFailed | Reason::ProxyHeaderInvalid => (0x80, None),
             Reason::HandshakeTimeout | Reason::NotConnect => (0x82, None),
             Reason::HandshakeLimit | Reason::ServerBusy => (0x89, Some(3)),
             Reason::ConnectionLimit | Reason::SessionLimit => (0x97, Some(3)),

@@ -1,6 +1,6 @@
 //! The span of a connection, so that each line of the log about it says whose it is.
 //!
-//! It names the other end, and the client and its principal once they are known. What clients say of themselves is cut short,
+//! It names the other end, also the one behind a proxy that says so, and the client and its principal once they are known. What clients say of themselves is cut short,
 //! and written as text in quotes, so that nobody writes lines of their own.
 
 use std::net::SocketAddr;
@@ -15,7 +15,18 @@ const NAME_BYTES_MAX: usize = 64;
 
 /// The span of a connection that begins.
 pub(crate) fn begin(peer: SocketAddr) -> Span {
-    tracing::info_span!("connection", %peer, client.id = Empty, principal = Empty)
+    tracing::info_span!(
+        "connection",
+        %peer,
+        proxied.peer = Empty,
+        client.id = Empty,
+        principal = Empty
+    )
+}
+
+/// From now on the span that this runs in names the address for which a proxy speaks.
+pub(crate) fn name_proxied(peer: SocketAddr) {
+    Span::current().record("proxied.peer", tracing::field::display(peer));
 }
 
 /// From now on the span that this runs in names the client as it calls itself.

@@ -809,7 +809,7 @@ async fn an_address_that_connects_too_often_is_told_so_and_let_in_again_at_its_r
     assert_eq!(broker.stats().count(Reason::HandshakeLimit), 0);
     // Another address finds places of its own.
     let (near, far) = tokio::io::duplex(4_096);
-    tokio::spawn(broker.serve_connection(far, ([192, 0, 2, 1], 1).into()));
+    tokio::spawn(broker.serve_connection(far, SocketAddr::from(([192, 0, 2, 1], 1))));
     let mut other = Client {
         stream: near,
         read: BytesMut::new(),

@@ -304,6 +304,7 @@ mod tests {
             client_id_assigned: false,
             username,
             password,
+            certificate: None,
             peer: "127.0.0.1:1".parse().unwrap(),
         };
         let secret: Option<&[u8]> = Some(b"secret");

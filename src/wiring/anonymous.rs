@@ -153,6 +153,7 @@ mod tests {
             client_id_assigned: false,
             username: None,
             password: None,
+            certificate: None,
             peer: "127.0.0.1:1".parse().unwrap(),
         };
         let who = Anonymous::admit(&DeviceAccess::default(), &attempt).unwrap();

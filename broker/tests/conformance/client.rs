@@ -5,6 +5,7 @@
 //! once, nothing comes behind a DISCONNECT, and without a wish for problem information there is none.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,7 +91,7 @@ impl Client {
     /// A connection, and not a word on it.
     pub(crate) fn dial(broker: &Broker) -> Client {
         let (stream, far) = tokio::io::duplex(1024 * 1024);
-        tokio::spawn(broker.serve_connection(far, ([127, 0, 0, 1], 1).into()));
+        tokio::spawn(broker.serve_connection(far, SocketAddr::from(([127, 0, 0, 1], 1))));
         Client {
             stream,
             version: Version::V5,
