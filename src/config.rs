@@ -5,6 +5,7 @@
 
 use crate::broker_choice::BrokerChoice;
 use crate::limits::Connections;
+use crate::listen_address::ListenAddress;
 use crate::tls::{CertificateSource, TlsSettings, is_host};
 use anyhow::Context;
 use figment::Figment;
@@ -65,6 +66,8 @@ pub(crate) struct HttpConfig {
 #[serde(deny_unknown_fields)]
 pub(crate) struct MqttConfig {
     pub(crate) listen: SocketAddr,
+    pub(crate) tls_listen: ListenAddress,
+    pub(crate) proxy_protocol: bool,
     pub(crate) broker: BrokerChoice,
     pub(crate) public: Vec<String>,
     pub(crate) topic_prefix: String,
@@ -228,6 +231,11 @@ impl Config {
         rules.require(
             http.listen != mqtt.listen || http.listen.port() == 0,
             "http.listen and mqtt.listen are two addresses",
+        );
+        let tls_listen = mqtt.tls_listen.address().filter(|address| address.port() != 0);
+        rules.require(
+            tls_listen.is_none_or(|address| ![http.listen, mqtt.listen].contains(&address)),
+            "mqtt.tls_listen is another address than http.listen and mqtt.listen",
         );
         rules.require(http.connections_max >= 1, "http.connections_max is at least 1");
         mqtt.check(broker, &mut rules);
@@ -821,6 +829,8 @@ mod tests {
             ("server.name", "server.name = 'a b'"),
             ("log.level", "log.level = 'loud=x=y'"),
             ("http.listen", "mqtt.listen = '127.0.0.1:8080'"),
+            ("mqtt.tls_listen", "mqtt.tls_listen = '127.0.0.1:8080'"),
+            ("mqtt.tls_listen", "mqtt.tls_listen = '127.0.0.1:1883'"),
             ("mqtt.public", "mqtt.public = ['waypost.example']"),
             ("mqtt.topic_prefix", "mqtt.topic_prefix = 'a/#'"),
             ("http.connections_max", "http.connections_max = 0"),

@@ -30,6 +30,9 @@ pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
     /// Where it listens itself, or the host and port of the broker elsewhere; for people to read.
     pub(crate) mqtt: String,
+    /// Where the embedded broker speaks TLS; `None` where it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mqtts: Option<SocketAddr>,
 }
 
 /// What `server.json` says.
@@ -81,7 +84,7 @@ impl DataFolder {
                 let first = match self.running_server() {
                     Ok(RunningServer {
                         pid,
-                        addresses: Addresses { http, mqtt },
+                        addresses: Addresses { http, mqtt, .. },
                     }) => {
                         format!("the server with process id {pid} (http={http} mqtt={mqtt})")
                     }
@@ -250,6 +253,7 @@ mod tests {
             .announce(&Addresses {
                 http: "127.0.0.1:1".parse().unwrap(),
                 mqtt: "127.0.0.1:2".to_owned(),
+                mqtts: None,
             })
             .unwrap();
         let error = folder.open_store().err().unwrap().to_string();

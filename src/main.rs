@@ -8,6 +8,7 @@ mod command;
 mod config;
 mod data_folder;
 mod limits;
+mod listen_address;
 mod output;
 mod secret;
 mod server_client;

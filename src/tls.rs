@@ -155,10 +155,6 @@ impl ServerTls {
     }
 
     /// For MQTT: client certificates are taken where an authority for them is set.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "its listener comes with the next change")
-    )]
     pub(crate) fn mqtt(&self) -> Arc<ServerConfig> {
         self.shared.mqtt.clone()
     }

@@ -5,6 +5,7 @@
 
 mod admission;
 mod anonymous;
+mod client_certificate;
 mod external_link;
 mod link;
 mod roll_call;
@@ -20,16 +21,16 @@ use anyhow::Context;
 use external_link::{ExternalLink, Standing};
 use link::{Drain, InProcessLink};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use waypost_bridge::store::Store;
 use waypost_bridge::{Bridge, BridgeOptions, Running, SpaceProbe};
-use waypost_broker::Broker;
+use waypost_broker::{Broker, ListenerOptions, ProxyProtocol};
 use waypost_dispatch_api::{ApiState, Transport, router, serve};
 
 /// How often counts are taken in and old samples dropped, so that they do not pile up while nobody asks for them.
@@ -52,9 +53,18 @@ pub(crate) struct Listeners {
 /// Where devices and this server meet.
 enum MqttSide {
     /// At the embedded broker.
-    Here(TcpListener, SocketAddr),
+    Here(MqttListeners),
     /// At a broker elsewhere: nothing listens here.
     Elsewhere(ExternalBroker),
+}
+
+/// The sockets of the embedded broker.
+struct MqttListeners {
+    plain: TcpListener,
+    /// Where `plain` listens.
+    listens: SocketAddr,
+    /// `None` where it is off.
+    tls: Option<TcpListener>,
 }
 
 /// What to do where somebody else has a port.
@@ -89,14 +99,31 @@ impl Listeners {
             BrokerChoice::Embedded => {
                 let mqtt = bind("MQTT", "--mqtt", config.mqtt.listen, mqtt_taken).await?;
                 let listens = mqtt.local_addr().context("the address of MQTT cannot be read")?;
-                MqttSide::Here(mqtt, listens)
+                let tls = match config.mqtt.tls_listen.address() {
+                    Some(address) => {
+                        Some(bind("MQTT over TLS", "mqtt.tls_listen", address, mqtt_taken).await?)
+                    }
+                    None => None,
+                };
+                MqttSide::Here(MqttListeners {
+                    plain: mqtt,
+                    listens,
+                    tls,
+                })
             }
         };
         let addresses = Addresses {
             http: http.local_addr().context("the address of HTTP cannot be read")?,
             mqtt: match &mqtt {
-                MqttSide::Here(_, listens) => listens.to_string(),
+                MqttSide::Here(MqttListeners { listens, .. }) => listens.to_string(),
                 MqttSide::Elsewhere(broker) => broker.to_string(),
+            },
+            mqtts: match &mqtt {
+                MqttSide::Here(MqttListeners { tls: Some(tls), .. }) => {
+                    let listens = tls.local_addr();
+                    Some(listens.context("the address of MQTT over TLS cannot be read")?)
+                }
+                MqttSide::Here(_) | MqttSide::Elsewhere(_) => None,
             },
         };
         Ok(Self {
@@ -113,15 +140,15 @@ impl Listeners {
 
     /// Where the embedded broker listens; `None` with one elsewhere.
     pub(crate) fn mqtt(&self) -> Option<SocketAddr> {
-        match self.mqtt {
-            MqttSide::Here(_, listens) => Some(listens),
+        match &self.mqtt {
+            MqttSide::Here(mqtt) => Some(mqtt.listens),
             MqttSide::Elsewhere(_) => None,
         }
     }
 }
 
 async fn bind(what: &str, flag: &str, address: SocketAddr, taken: WhenTaken) -> anyhow::Result<TcpListener> {
-    match TcpListener::bind(address).await {
+    match bind_of_either_kind(address).await {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && taken == WhenTaken::TakeAnother => {
             eprintln!("{address} is in use; {what} takes a free port instead");
@@ -136,6 +163,21 @@ async fn bind(what: &str, flag: &str, address: SocketAddr, taken: WhenTaken) -> 
         )),
         Err(error) => Err(error)
             .with_context(|| format!("{what} cannot listen on {address}; choose another with {flag}")),
+    }
+}
+
+/// Every address means those of IPv4 alone where there is no IPv6.
+async fn bind_of_either_kind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    const NO_SUCH_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    const NO_SUCH_ADDRESS: i32 = rustix::io::Errno::ADDRNOTAVAIL.raw_os_error();
+    match TcpListener::bind(address).await {
+        Err(error)
+            if address.ip() == Ipv6Addr::UNSPECIFIED
+                && matches!(error.raw_os_error(), Some(NO_SUCH_FAMILY | NO_SUCH_ADDRESS)) =>
+        {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
     }
 }
 
@@ -168,7 +210,7 @@ impl Server {
             embedded,
             check,
         } = match mqtt {
-            MqttSide::Here(listener, _) => meet_here(config, connections, listener, store, options)?,
+            MqttSide::Here(listeners) => meet_here(config, connections, listeners, &tls, store, options)?,
             MqttSide::Elsewhere(external) => meet_elsewhere(config, external, store, options)?,
         };
         let (stop, stopping) = watch::channel(false);
@@ -252,7 +294,7 @@ impl MqttSide {
     /// What stands in credentials.
     fn public(&self, config: &Config) -> Vec<String> {
         match self {
-            Self::Here(_, listens) => public_addresses(config, *listens),
+            Self::Here(mqtt) => public_addresses(config, mqtt.listens),
             Self::Elsewhere(broker) if config.mqtt.public.is_empty() => vec![format!("mqtt://{broker}")],
             Self::Elsewhere(_) => config.mqtt.public.clone(),
         }
@@ -278,7 +320,8 @@ struct Embedded {
 fn meet_here(
     config: &Config,
     connections: Connections,
-    listener: TcpListener,
+    listeners: MqttListeners,
+    tls: &ServerTls,
     store: Arc<dyn Store>,
     options: BridgeOptions,
 ) -> anyhow::Result<Devices> {
@@ -299,13 +342,25 @@ fn meet_here(
     if let Some(every) = mqtt.sys_interval() {
         tokio::spawn(broker.clone().publish_sys(every));
     }
-    let listens = tokio::spawn(broker.clone().listen_tcp(listener)).abort_handle();
+    let listen = |listener, tls| {
+        let options = ListenerOptions {
+            tls,
+            proxy_protocol: if mqtt.proxy_protocol {
+                ProxyProtocol::Required
+            } else {
+                ProxyProtocol::Off
+            },
+        };
+        tokio::spawn(broker.clone().listen(listener, options)).abort_handle()
+    };
+    let mut listening = vec![listen(listeners.plain, None)];
+    listening.extend(listeners.tls.map(|listener| listen(listener, Some(tls.mqtt()))));
     Ok(Devices {
         bridge,
         running,
         embedded: Some(Embedded { broker, drain }),
         check: Box::new(move || {
-            if listens.is_finished() {
+            if listening.iter().any(AbortHandle::is_finished) {
                 Err("does not listen any more".to_owned())
             } else {
                 Ok(())

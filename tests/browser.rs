@@ -30,6 +30,7 @@ fn dashboard_in_chromium_signs_in_sees_vehicles_move_and_ticks_change() {
             "--data",
         ])
         .arg(&data)
+        .env("WAYPOST__MQTT__TLS_LISTEN", "127.0.0.1:0")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

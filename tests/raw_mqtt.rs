@@ -5,14 +5,14 @@ use rumqttc::v5::mqttbytes::{QoS, v5};
 use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(crate) struct RawClient {
-    stream: TcpStream,
+pub(crate) struct RawClient<S = TcpStream> {
+    stream: S,
     read: BytesMut,
 }
 
@@ -23,8 +23,29 @@ impl RawClient {
         client_id: &str,
         login: Option<(&str, &str)>,
     ) -> (Self, v5::ConnectReturnCode) {
+        RawClient::connect_on(TcpStream::connect(address).await.unwrap(), client_id, login).await
+    }
+
+    /// The device of a credentials file, as itself or with a suffix.
+    pub(crate) async fn device(address: &str, credentials: &Path, suffix: &str) -> Self {
+        let file: Value = serde_json::from_slice(&std::fs::read(credentials).unwrap()).unwrap();
+        let (device, secret) = (file["device"].as_str().unwrap(), file["secret"].as_str().unwrap());
+        let login = Some((device, secret));
+        let (client, code) = Self::connect(address, &format!("{device}{suffix}"), login).await;
+        assert_eq!(code, v5::ConnectReturnCode::Success);
+        client
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
+    /// Like [`RawClient::connect`], on a stream that is there already.
+    pub(crate) async fn connect_on(
+        stream: S,
+        client_id: &str,
+        login: Option<(&str, &str)>,
+    ) -> (Self, v5::ConnectReturnCode) {
         let mut client = Self {
-            stream: TcpStream::connect(address).await.unwrap(),
+            stream,
             read: BytesMut::new(),
         };
         let connect = v5::Connect {
@@ -41,20 +62,11 @@ impl RawClient {
         }
     }
 
-    /// The device of a credentials file, as itself or with a suffix.
-    pub(crate) async fn device(address: &str, credentials: &Path, suffix: &str) -> Self {
-        let file: Value = serde_json::from_slice(&std::fs::read(credentials).unwrap()).unwrap();
-        let (device, secret) = (file["device"].as_str().unwrap(), file["secret"].as_str().unwrap());
-        let login = Some((device, secret));
-        let (client, code) = Self::connect(address, &format!("{device}{suffix}"), login).await;
-        assert_eq!(code, v5::ConnectReturnCode::Success);
-        client
-    }
-
     pub(crate) async fn send(&mut self, packet: v5::Packet) {
         let mut bytes = BytesMut::new();
         packet.write(&mut bytes, None).unwrap();
         self.stream.write_all(&bytes).await.unwrap();
+        self.stream.flush().await.unwrap();
     }
 
     /// The next packet; `None` at the end of the stream.

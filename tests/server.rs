@@ -9,12 +9,16 @@ use tempfile::TempDir;
 /// The binary under test.
 pub(crate) const WAYPOST: &str = env!("CARGO_BIN_EXE_waypost");
 
+/// A port that nobody else has.
+const ANY: &str = "127.0.0.1:0";
+
 /// A server on a data folder that goes with it.
 pub(crate) struct Server {
     folder: TempDir,
     process: Child,
     pub(crate) http: String,
     pub(crate) mqtt: String,
+    pub(crate) mqtts: String,
     /// The first administrator.
     pub(crate) email: String,
     pub(crate) password: String,
@@ -35,11 +39,13 @@ impl Server {
     /// In a folder that may hold settings (`waypost.toml`) and a place for the data (`data`).
     pub(crate) fn start_in(folder: TempDir, fault: Option<&str>) -> Self {
         let fault = fault.map(str::to_owned);
-        let (process, ready) = launch(folder.path(), "127.0.0.1:0", "127.0.0.1:0", fault.as_deref());
+        let (process, ready) = launch(folder.path(), [ANY; 3], fault.as_deref());
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         Self {
             http: text(&ready["ready"]["http"]),
             mqtt: text(&ready["ready"]["mqtt"]),
+            // Not with a broker elsewhere.
+            mqtts: ready["ready"]["mqtts"].as_str().unwrap_or(ANY).to_owned(),
             email: text(&ready["sign_in"]["email"]),
             password: text(&ready["sign_in"]["password"]),
             folder,
@@ -55,6 +61,10 @@ impl Server {
 
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     /// SIGKILL: nothing is flushed, nobody is told.
@@ -78,7 +88,11 @@ impl Server {
 
     /// After a kill: again, on the same data and the same addresses.
     pub(crate) fn restart(&mut self) {
-        let (process, _) = launch(self.folder.path(), &self.http, &self.mqtt, self.fault.as_deref());
+        let (process, _) = launch(
+            self.folder.path(),
+            [&self.http, &self.mqtt, &self.mqtts],
+            self.fault.as_deref(),
+        );
         self.process = process;
     }
 
@@ -155,7 +169,7 @@ impl Drop for Server {
 }
 
 /// Starts `waypost serve` and waits for its ready line.
-fn launch(folder: &Path, http: &str, mqtt: &str, fault: Option<&str>) -> (Child, Value) {
+fn launch(folder: &Path, [http, mqtt, mqtts]: [&str; 3], fault: Option<&str>) -> (Child, Value) {
     let mut command = Command::new(WAYPOST);
     command
         .args(["serve", "--json", "--http", http, "--mqtt", mqtt, "--data"])
@@ -166,6 +180,7 @@ fn launch(folder: &Path, http: &str, mqtt: &str, fault: Option<&str>) -> (Child,
         .open(folder.join("server.log"))
         .unwrap();
     command
+        .env("WAYPOST__MQTT__TLS_LISTEN", mqtts)
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -23,3 +23,4 @@ mod server;
 mod shutdown;
 mod space;
 mod tidy;
+mod tls;

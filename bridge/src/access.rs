@@ -39,6 +39,15 @@ impl DeviceAccess {
         equal && expected.is_some()
     }
 
+    /// Whether this is a device that may connect, for one who has shown by other means than its secret that it is the device.
+    pub fn may_connect(&self, device: DeviceId) -> bool {
+        self.secrets
+            .read()
+            .expect("nothing panics while the lock is held")
+            .get(&device)
+            .is_some_and(Option::is_some)
+    }
+
     /// Whether there is a device with this id, or was before it was revoked.
     pub fn knows(&self, device: DeviceId) -> bool {
         self.secrets

@@ -53,7 +53,7 @@ impl Ready {
                 "Dashboard: {url}\nE-mail:    {email}\nPassword:  {password}"
             ))?;
         }
-        let Addresses { http, mqtt } = &self.ready;
+        let Addresses { http, mqtt, .. } = &self.ready;
         output::line(format_args!("ready http={http} mqtt={mqtt}"))
     }
 }

@@ -4,12 +4,14 @@
 //! about the filter behind `$share/group/`, and about the topic of a will as about any other.
 
 use super::anonymous::{Anonymous, is_anonymous};
+use super::client_certificate;
 use std::sync::{Arc, OnceLock};
+use time::OffsetDateTime;
 use waypost_bridge::DeviceAccess;
 use waypost_broker::{Authenticate, Authorise, ConnectAttempt, Principal, Refusal, Retain, Verdict, filter};
 use waypost_proto::{DeviceId, Topic, TopicPrefix};
 
-/// Lets devices in by their secrets.
+/// Lets devices in by their secrets, or by their certificates.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Admission {
     /// Empty until the bridge has read its devices.
@@ -37,6 +39,10 @@ impl Authenticate for Admission {
     fn authenticate(&self, attempt: &ConnectAttempt<'_>) -> Result<Principal, Refusal> {
         let access = self.access.get().ok_or(Refusal::ServerUnavailable)?;
         let claimed: Option<DeviceId> = attempt.username.and_then(|name| name.parse().ok());
+        if let Some(certificate) = attempt.certificate {
+            let device = client_certificate::device(certificate, OffsetDateTime::now_utc());
+            return admit_by_certificate(access, device, attempt);
+        }
         if self.anonymous.is_some() && !claimed.is_some_and(|device| access.knows(device)) {
             return Anonymous::admit(access, attempt);
         }
@@ -44,12 +50,37 @@ impl Authenticate for Admission {
         if !access.verify(device, attempt.password.unwrap_or_default()) {
             return Err(Refusal::BadCredentials);
         }
-        let name = device.to_string();
-        if !is_client_id_of(attempt.client_id, &name) {
-            return Err(Refusal::ClientIdNotAllowed);
-        }
-        Ok(Principal::new(name, attempt.client_id))
+        principal(device, attempt.client_id)
     }
+}
+
+/// Lets in the device of a certificate. What else the client says of itself must be of the same device; a password is not
+/// needed, and one that is wrong counts as one.
+fn admit_by_certificate(
+    access: &DeviceAccess,
+    device: Option<DeviceId>,
+    attempt: &ConnectAttempt<'_>,
+) -> Result<Principal, Refusal> {
+    let device = device
+        .filter(|device| access.may_connect(*device))
+        .ok_or(Refusal::BadCredentials)?;
+    let is_named = |name: &str| name.parse() == Ok(device);
+    let is_secret = |password| access.verify(device, password);
+    if attempt.username.is_some_and(|name| !is_named(name))
+        || attempt.password.is_some_and(|password| !is_secret(password))
+    {
+        return Err(Refusal::BadCredentials);
+    }
+    principal(device, attempt.client_id)
+}
+
+/// A device, under a client id that it may have.
+fn principal(device: DeviceId, client_id: &str) -> Result<Principal, Refusal> {
+    let name = device.to_string();
+    if !is_client_id_of(client_id, &name) {
+        return Err(Refusal::ClientIdNotAllowed);
+    }
+    Ok(Principal::new(name, client_id))
 }
 
 /// `<device>`, or `<device>-<suffix>`.
