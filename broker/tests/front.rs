@@ -219,7 +219,7 @@ async fn both_versions_of_tls_are_spoken_and_end_with_a_goodbye() {
         let mut client = met().await;
         join(&mut client, "one").await;
         broker.disconnect(|_| true, Reason::Administrative);
-        assert_eq!(rest(&mut client).await.unwrap()[..3], [0xE0, 2, 0x98]);
+        assert_eq!(rest(&mut client).await.unwrap()[2], 0x98);
         // Refused.
         let mut client = met().await;
         assert_eq!(
@@ -484,5 +484,5 @@ async fn a_listener_speaks_tls_behind_a_proxy() {
     assert_eq!(doorman.last().0, SocketAddr::from(([192, 0, 2, 7], 40_000)));
     broker.shutdown().await;
     listening.await.unwrap();
-    assert_eq!(rest(&mut client).await.unwrap()[..3], [0xE0, 2, 0x8B]);
+    assert_eq!(rest(&mut client).await.unwrap()[2], 0x8B);
 }

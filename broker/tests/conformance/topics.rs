@@ -17,7 +17,7 @@ async fn a_filter_matches_as_the_standard_says() {
             &["sport/tennis/player2", "sport/tennis"],
         ),
         ("sport/#", &["sport", "sport/", "sport/x"], &["sports", "/sport"]),
-        ("#", &["a", "/", "a/b/c", "/finance"], &["$SYS", "$SYS/x", "$x/y"]),
+        ("#", &["a", "/", "a/b/c", "/finance"], &["$APP", "$APP/x", "$x/y"]),
         (
             "sport/tennis/+",
             &["sport/tennis/player1", "sport/tennis/"],
@@ -25,7 +25,7 @@ async fn a_filter_matches_as_the_standard_says() {
         ),
         ("sport/+", &["sport/"], &["sport"]),
         ("+", &["a"], &["$", "/a", "a/", "a/b"]),
-        ("+/+", &["/finance", "a/"], &["finance", "$SYS/x"]),
+        ("+/+", &["/finance", "a/"], &["finance", "$APP/x"]),
         ("/+", &["/finance", "/"], &["finance", "//"]),
         ("+/tennis/#", &["a/tennis", "/tennis/x"], &["tennis", "$a/tennis"]),
         (
@@ -33,8 +33,8 @@ async fn a_filter_matches_as_the_standard_says() {
             &["sport/x/player1", "sport//player1"],
             &["sport/player1"],
         ),
-        ("$SYS/#", &["$SYS", "$SYS/x"], &["SYS/x", "x"]),
-        ("$SYS/monitor/+", &["$SYS/monitor/Clients"], &["$SYS/monitor"]),
+        ("$APP/#", &["$APP", "$APP/x"], &["APP/x", "x"]),
+        ("$APP/monitor/+", &["$APP/monitor/Clients"], &["$APP/monitor"]),
         ("a/$x", &["a/$x"], &["a/x"]),
         ("+/$x", &["a/$x"], &["$x"]),
         (
