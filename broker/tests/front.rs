@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -58,6 +59,9 @@ fn counted(broker: &Broker, reason: Reason) -> u64 {
 fn proxy() -> SocketAddr {
     ([10, 0, 0, 1], 4_711).into()
 }
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An authority, a server of it, and a device of it.
 struct World {
@@ -202,6 +206,12 @@ async fn rest<S: AsyncRead + Unpin>(stream: &mut S) -> std::io::Result<Vec<u8>> 
     stream.read_to_end(&mut rest).await.map(|_| rest)
 }
 
+/// The reason code of the one packet in these bytes, a DISCONNECT.
+fn disconnect_code(said: &[u8]) -> u8 {
+    assert_eq!((said[0], usize::from(said[1])), (0xE0, said.len() - 2));
+    said[2]
+}
+
 #[tokio::test(start_paused = true)]
 async fn both_versions_of_tls_are_spoken_and_end_with_a_goodbye() {
     let world = World::new();
@@ -219,7 +229,7 @@ async fn both_versions_of_tls_are_spoken_and_end_with_a_goodbye() {
         let mut client = met().await;
         join(&mut client, "one").await;
         broker.disconnect(|_| true, Reason::Administrative);
-        assert_eq!(rest(&mut client).await.unwrap()[2], 0x98);
+        assert_eq!(disconnect_code(&rest(&mut client).await.unwrap()), 0x98);
         // Refused.
         let mut client = met().await;
         assert_eq!(
@@ -323,7 +333,14 @@ async fn peers_who_fall_silent_before_mqtt_delay_nobody_and_are_closed_in_time()
     let mut client = world.shake_hands(stream).await;
     assert_eq!(rest(&mut client).await.unwrap(), []);
     assert!(begun.elapsed() < time * 6 / 5);
-    assert_eq!(counted(&broker, Reason::HandshakeTimeout), late + 1);
+    // Silent in TLS, after a header that took its time.
+    let begun = tokio::time::Instant::now();
+    let mut stream = dial(&broker, &behind_proxy);
+    tokio::time::advance(time * 2 / 5).await;
+    stream.write_all(&header(7)).await.unwrap();
+    assert_eq!(rest(&mut stream).await.unwrap(), []);
+    assert!(begun.elapsed() < time * 6 / 5);
+    assert_eq!(counted(&broker, Reason::HandshakeTimeout), late + 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -338,6 +355,8 @@ async fn the_silent_take_places_among_the_handshakes_and_no_more() {
     let mut over = dial(&broker, &options);
     assert_eq!(rest(&mut over).await.unwrap(), []);
     assert_eq!(counted(&broker, Reason::HandshakeLimit), 1);
+    // At once: those who were there before are there still.
+    assert_eq!(counted(&broker, Reason::HandshakeTimeout), 0);
     for mut stream in silent {
         rest(&mut stream).await.unwrap();
     }
@@ -469,7 +488,10 @@ async fn without_its_header_a_stream_is_closed_and_counted() {
 #[tokio::test]
 async fn a_listener_speaks_tls_behind_a_proxy() {
     let world = World::new();
-    let (broker, doorman) = broker(Limits::default());
+    let (broker, doorman) = broker(Limits {
+        handshake_timeout: PATIENCE * 2,
+        ..Limits::default()
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let options = ListenerOptions {
@@ -477,12 +499,27 @@ async fn a_listener_speaks_tls_behind_a_proxy() {
         proxy_protocol: ProxyProtocol::Required,
     };
     let listening = tokio::spawn(broker.clone().listen(listener, options));
+    // Each of them is silent at another place.
+    let mut silent = Vec::new();
+    for said in [&b""[..], &header(6)[..10], &header(6)] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(said).await.unwrap();
+        silent.push(stream);
+    }
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(&header(7)).await.unwrap();
-    let mut client = world.shake_hands(stream).await;
+    let mut client = tokio::time::timeout(PATIENCE, world.shake_hands(stream))
+        .await
+        .expect("nobody waits for the silent");
     assert_eq!(join(&mut client, "one").await, v5::ConnectReturnCode::Success);
     assert_eq!(doorman.last().0, SocketAddr::from(([192, 0, 2, 7], 40_000)));
-    broker.shutdown().await;
+    drop(silent);
+    let goodbye = async {
+        let said = rest(&mut client).await.unwrap();
+        drop(client);
+        said
+    };
+    let ((), said) = tokio::join!(broker.shutdown(), goodbye);
+    assert_eq!(disconnect_code(&said), 0x8B);
     listening.await.unwrap();
-    assert_eq!(rest(&mut client).await.unwrap()[2], 0x8B);
 }
