@@ -148,7 +148,8 @@ impl Broker {
     }
 
     /// Ends those live subscriptions of every principal for which `whose` and `which` hold, before anything else is sent on
-    /// them; how many there were. `which` is asked about `F` for `$share/group/F`.
+    /// them; how many there were. `which` is asked about `F` for `$share/group/F`, and about the topics of what waits for them:
+    /// a filter that a client gave up by itself may have left something behind.
     pub fn revoke_subscriptions(
         &self,
         whose: impl Fn(&Principal) -> bool,

@@ -118,18 +118,16 @@ impl Core {
 
     /// What a client may read may have changed while it was away.
     fn drop_forbidden_subscriptions(&mut self, key: usize) {
-        let session = &self.sessions[key];
+        let (session, authorise) = (&self.sessions[key], self.authorise.clone());
+        let principal = session.principal.clone();
+        let is_forbidden = |filter: &str| authorise.may_subscribe(&principal, filter) != Verdict::Allow;
         let forbidden: Vec<Arc<str>> = session
             .filters
             .iter()
-            .filter(|whole| {
-                self.authorise
-                    .may_subscribe(&session.principal, judged_part(whole))
-                    != Verdict::Allow
-            })
+            .filter(|whole| is_forbidden(judged_part(whole)))
             .cloned()
             .collect();
-        self.end_subscriptions(key, &forbidden);
+        self.end_subscriptions(key, &forbidden, is_forbidden);
     }
 
     fn judge_connect(&mut self, connect: &Connect, principal: &Principal) -> Result<(), Reason> {

@@ -126,7 +126,8 @@ impl Core {
     }
 
     /// Ends those subscriptions of sessions for which `whose` and `which` hold; how many there were. What waits for
-    /// such a session, or might be sent to it again, and is not covered by another of its subscriptions does not go out any more.
+    /// such a session, or might be sent to it again, and is not covered by another of its subscriptions does not go out any more,
+    /// nor does anything on a topic for which `which` holds.
     pub(crate) fn revoke_subscriptions(
         &mut self,
         whose: impl Fn(&Principal) -> bool,
@@ -140,24 +141,32 @@ impl Core {
                 .filter(|whole| which(judged_part(whole)))
                 .cloned()
                 .collect();
-            self.end_subscriptions(key, &gone);
+            self.end_subscriptions(key, &gone, &which);
             revoked += gone.len();
         }
         revoked
     }
 
-    /// Ends subscriptions of one session that it may not have any more.
-    pub(super) fn end_subscriptions(&mut self, key: usize, gone: &[Arc<str>]) {
-        if gone.is_empty() {
-            return;
-        }
+    /// Ends subscriptions of one session that it may not have any more, and forgets what there is for it because of them, or on
+    /// a topic for which `is_revoked` holds: a filter that the client itself gave up may have left messages behind.
+    pub(super) fn end_subscriptions(
+        &mut self,
+        key: usize,
+        gone: &[Arc<str>],
+        is_revoked: impl Fn(&str) -> bool,
+    ) {
         self.sessions.change(key, |session| {
             session.filters.retain(|filter| !gone.contains(filter));
             session.replays.retain(|replay| !gone.contains(&replay.filter));
             let left: Vec<Arc<str>> = session.filters.iter().cloned().collect();
+            let among = |filters: &[Arc<str>], topic: &str| {
+                filters
+                    .iter()
+                    .any(|filter| filter::matches(judged_part(filter), topic))
+            };
             session.retain_messages(|delivery| {
-                left.iter()
-                    .any(|filter| filter::matches(judged_part(filter), &delivery.message.topic))
+                let topic = &delivery.message.topic;
+                among(&left, topic) || !(among(gone, topic) || is_revoked(topic))
             });
         });
         for filter in gone {

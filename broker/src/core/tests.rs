@@ -1204,6 +1204,53 @@ fn what_may_not_be_read_any_more_is_not_sent_again_and_not_kept() {
 }
 
 #[test]
+fn what_a_filter_left_behind_that_was_given_up_is_revoked_as_well() {
+    let changing = Arc::new(Changing::default());
+    // By a call while it is connected, by a call while it is away, and by what is allowed when it is back.
+    for way in 0..3 {
+        changing.forbidden.lock().unwrap().clear();
+        let mut world = World {
+            core: Core::new(Limits::default(), changing.clone()),
+            now: Instant::now(),
+        };
+        let from = world.join(connect(Version::V5, "from"));
+        let narrow = Connect {
+            receive_maximum: 1,
+            ..kept("to")
+        };
+        let (to, _) = world.come_back(narrow.clone());
+        world.subscribe(to, &[("a", QoS::AtLeastOnce), ("q", QoS::AtLeastOnce)]);
+        for topic in ["a", "a", "q"] {
+            world.publish(from, topic, QoS::AtLeastOnce, topic);
+        }
+        // One is sent and two wait for it.
+        assert_eq!(world.outputs(to).len(), 1);
+        world.send(
+            to,
+            Packet::Unsubscribe {
+                packet_id: 1,
+                filters: vec!["a".into()],
+            },
+        );
+        let revoke = |world: &mut World| {
+            let revoked = world.core.revoke_subscriptions(|_| true, |filter| filter == "a");
+            assert_eq!(revoked, 0);
+        };
+        changing.forbidden.lock().unwrap().push("a");
+        if way == 0 {
+            revoke(&mut world);
+        }
+        world.lose(to);
+        if way == 1 {
+            revoke(&mut world);
+        }
+        let (to, present) = world.come_back(narrow);
+        assert!(present);
+        assert_eq!(world.received(to), ["q"], "{way}");
+    }
+}
+
+#[test]
 fn a_kept_session_outlives_a_slow_connection_but_not_its_own_bound() {
     let mut world = world(Limits {
         queued_bytes_max: 1_000,
