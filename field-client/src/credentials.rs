@@ -2,13 +2,14 @@
 
 use serde::Deserialize;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use tokio_rustls::rustls::RootCertStore;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
 use waypost_proto::DeviceId;
 
 /// The largest credentials file that is read; a real one has a few kilobytes.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
-/// Where MQTT listens when the address does not say.
-const MQTT_PORT: u16 = 1883;
 
 /// A device's credentials, checked.
 #[derive(Clone, PartialEq, Eq)]
@@ -21,6 +22,41 @@ pub struct Credentials {
     pub secret: Secret,
     /// Where to connect, in the order in which to try; at least one.
     pub servers: Vec<ServerAddress>,
+    /// The authority that has signed the server's certificate; `None`: one of those that this machine trusts.
+    pub authority: Option<Authority>,
+    /// Where they were read from, for what is said to people.
+    pub file: Option<PathBuf>,
+}
+
+/// The authority of a server that has one of its own. No other counts where there is one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authority {
+    /// At least one.
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+impl Authority {
+    /// From one or more certificates in PEM; `None` where one is damaged, or where there is none.
+    pub fn from_pem(pem: &str) -> Option<Self> {
+        let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .ok()?;
+        let authority = Self { certificates };
+        let usable = authority.roots().len();
+        (usable > 0 && usable == authority.certificates.len()).then_some(authority)
+    }
+
+    pub(crate) fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(self.certificates.iter().cloned());
+        roots
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Authority(…)")
+    }
 }
 
 /// A secret that no `Debug` output shows.
@@ -52,25 +88,59 @@ impl fmt::Debug for Credentials {
             .field("name", &self.name)
             .field("secret", &self.secret)
             .field("servers", &self.servers)
+            .field("authority", &self.authority)
+            .field("file", &self.file)
             .finish()
     }
 }
 
-/// An address that this client can speak to: `mqtt://host[:port]`.
+/// What is spoken at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// `mqtt://`: in the clear, for loopback and networks that are trusted.
+    Mqtt,
+    /// `mqtts://`: over TLS.
+    Mqtts,
+}
+
+impl Scheme {
+    const ALL: [Self; 2] = [Self::Mqtt, Self::Mqtts];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mqtt => "mqtt",
+            Self::Mqtts => "mqtts",
+        }
+    }
+
+    /// Where the address does not say.
+    fn default_port(self) -> u16 {
+        match self {
+            Self::Mqtt => 1883,
+            Self::Mqtts => 8883,
+        }
+    }
+}
+
+/// An address that this client can speak to: `mqtts://host[:port]` or `mqtt://host[:port]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerAddress {
-    /// A name or an IP address, without the brackets of IPv6.
+    /// What is spoken there.
+    pub scheme: Scheme,
+    /// A name or an IP address, without the brackets of IPv6. Over TLS the server's certificate has to be for it.
     pub host: String,
-    /// 1883 where the address does not say.
+    /// 1883, or 8883 over TLS, where the address does not say.
     pub port: u16,
 }
 
 impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "mqtt://[{}]:{}", self.host, self.port)
+        let Self { scheme, host, port } = self;
+        let scheme = scheme.name();
+        if host.contains(':') {
+            write!(f, "{scheme}://[{host}]:{port}")
         } else {
-            write!(f, "mqtt://{}:{}", self.host, self.port)
+            write!(f, "{scheme}://{host}:{port}")
         }
     }
 }
@@ -91,7 +161,7 @@ pub enum CredentialsError {
     Malformed(String),
     /// None of the addresses can be used by this client.
     #[error(
-        "no address in `mqtt` can be used: {0}; this client speaks mqtt:// only, not yet mqtts:// or wss://"
+        "no address in `mqtt` can be used: {0}; this client speaks mqtts:// and mqtt://, not ws:// or wss://"
     )]
     NoUsableAddress(String),
 }
@@ -104,6 +174,8 @@ struct CredentialsFile {
     name: String,
     secret: String,
     mqtt: Vec<String>,
+    #[serde(default)]
+    ca: Option<String>,
 }
 
 impl Credentials {
@@ -121,10 +193,15 @@ impl Credentials {
         if size > FILE_BYTES_MAX {
             return Err(CredentialsError::Malformed(format!("{size} bytes")));
         }
-        Self::parse(&std::fs::read_to_string(path).map_err(failed)?)
+        let credentials = Self::parse(&std::fs::read_to_string(path).map_err(failed)?)?;
+        Ok(Self {
+            file: Some(path.to_owned()),
+            ..credentials
+        })
     }
 
-    /// Reads the text of a credentials file. `mqtts://` and `wss://` are skipped where another address is left.
+    /// Reads the text of a credentials file. Addresses with schemes that this client does not speak are passed over where
+    /// another is left.
     ///
     /// # Errors
     /// [`CredentialsError::Malformed`], [`CredentialsError::NoUsableAddress`].
@@ -138,6 +215,15 @@ impl Credentials {
         if file.secret.is_empty() {
             return Err(CredentialsError::Malformed("`secret` is empty".to_owned()));
         }
+        let authority = match file.ca.as_deref().map(Authority::from_pem) {
+            None => None,
+            Some(Some(authority)) => Some(authority),
+            Some(None) => {
+                return Err(CredentialsError::Malformed(
+                    "`ca` is not the certificate of an authority in PEM".to_owned(),
+                ));
+            }
+        };
         let mut servers = Vec::new();
         let mut skipped = Vec::new();
         for address in &file.mqtt {
@@ -153,9 +239,10 @@ impl Credentials {
             return Err(CredentialsError::NoUsableAddress(skipped.join(", ")));
         }
         if !skipped.is_empty() {
+            let passed_over = skipped.join(", ");
             tracing::info!(
-                skipped = skipped.len(),
-                "some server addresses of the credentials file cannot be used by this client"
+                device.id = %device,
+                "addresses of the credentials file are passed over: {passed_over}"
             );
         }
         Ok(Self {
@@ -163,6 +250,8 @@ impl Credentials {
             name: file.name,
             secret: Secret(file.secret),
             servers,
+            authority,
+            file: None,
         })
     }
 }
@@ -179,11 +268,8 @@ fn without_content(error: &serde_json::Error) -> String {
 impl ServerAddress {
     fn parse(text: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = text.split_once("://").ok_or("it has no scheme")?;
-        match scheme {
-            "mqtt" => {}
-            "mqtts" | "wss" | "ws" => return Err("this client does not speak it yet"),
-            _ => return Err("unknown scheme"),
-        }
+        let known = Scheme::ALL.into_iter().find(|known| known.name() == scheme);
+        let scheme = known.ok_or("this client does not speak that")?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains(['/', '@', '?', '#']) {
             return Err("only a host and a port may follow the scheme");
@@ -200,7 +286,7 @@ impl ServerAddress {
             }
         };
         let port = match port {
-            None => MQTT_PORT,
+            None => scheme.default_port(),
             Some(port) => port
                 .parse()
                 .ok()
@@ -211,6 +297,7 @@ impl ServerAddress {
             return Err("the host is missing");
         }
         Ok(Self {
+            scheme,
             host: host.to_owned(),
             port,
         })
@@ -229,16 +316,53 @@ mod tests {
 
     #[test]
     fn addresses_are_taken_in_order_and_those_of_other_transports_are_skipped() {
-        let credentials =
-            with(r#"["mqtts://a:8883","mqtt://b:1999","mqtt://c","mqtt://[::1]:7","wss://d/mqtt"]"#).unwrap();
+        let credentials = with(
+            r#"["mqtts://a:8884","mqtts://a","mqtt://b:1999","mqtt://c","mqtt://[::1]:7","wss://d/mqtt"]"#,
+        )
+        .unwrap();
         let shown: Vec<String> = credentials.servers.iter().map(ToString::to_string).collect();
-        assert_eq!(shown, ["mqtt://b:1999", "mqtt://c:1883", "mqtt://[::1]:7"]);
+        assert_eq!(
+            shown,
+            [
+                "mqtts://a:8884",
+                "mqtts://a:8883",
+                "mqtt://b:1999",
+                "mqtt://c:1883",
+                "mqtt://[::1]:7"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_authority_that_is_damaged_is_not_passed_over() {
+        let file = |ca: &str| {
+            Credentials::parse(&format!(
+                r#"{{"device":"7c","secret":"s3","mqtt":["mqtts://a"],"ca":{ca}}}"#
+            ))
+        };
+        assert_eq!(file("null").unwrap().authority, None);
+        for damaged in [
+            r#""""#,
+            r#""-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----""#,
+        ] {
+            assert!(
+                matches!(file(damaged), Err(CredentialsError::Malformed(_))),
+                "{damaged}"
+            );
+        }
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = rcgen::CertificateParams::default()
+            .self_signed(&key)
+            .unwrap()
+            .pem();
+        let authority = file(&serde_json::to_string(&pem).unwrap()).unwrap().authority;
+        assert_eq!(authority.unwrap().certificates.len(), 1);
     }
 
     #[test]
     fn a_file_without_a_usable_address_says_so() {
         for list in [
-            r#"["mqtts://a:8883","wss://a/mqtt"]"#,
+            r#"["ws://a/mqtt","wss://a/mqtt"]"#,
             "[]",
             r#"["mqtt://"]"#,
             r#"["mqtt://a:0"]"#,

@@ -17,6 +17,7 @@ use crate::core::{Config, Core, Draft, Event, Makes, Now, PostId, Progress, Tick
 use crate::link::{self, Addresses, Attempt};
 use crate::options::LinkAtStart;
 use crate::store::{OtherDevice, RedbEngine, Store, StoreError};
+use crate::tls::Tls;
 use crate::writer::{self, Done, JOBS_MAX, Job};
 use crate::{Credentials, Entry, LinkState, Options, Secret, Status};
 use outcomes::Outcomes;
@@ -165,6 +166,7 @@ pub(crate) async fn start(
         drained: Vec::new(),
         catalogue_waits: Vec::new(),
         addresses: Addresses::new(credentials.servers, backoff),
+        tls: Arc::new(Tls::new(credentials.authority, credentials.file)),
         wish,
         attempt: None,
         link_state,
@@ -293,6 +295,7 @@ struct Engine {
     /// Callers that have given up are dropped with the next one that waits.
     catalogue_waits: Vec<oneshot::Sender<Catalogue>>,
     addresses: Addresses,
+    tls: Arc<Tls>,
     wish: LinkWish,
     attempt: Option<Attempt>,
     link_state: watch::Sender<LinkState>,
@@ -805,7 +808,7 @@ impl Engine {
             answer_timeout: self.options.answer_timeout,
         };
         tracing::debug!(device.id = %self.identity.device, %server, ?version, "connecting");
-        self.attempt = Some(link::start(server, settings));
+        self.attempt = Some(link::start(server, &self.tls, settings));
         self.link_state.send_replace(LinkState::Connecting);
     }
 

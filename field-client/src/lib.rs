@@ -20,7 +20,7 @@
 //! - [`Driver`](handover::Driver): the same from several processes on one state folder, of which one holds it.
 //! - `core/`: the protocol as plain values. Store writes are its outputs, their completion its inputs: nothing is
 //!   sent, reported, shown or acknowledged before the write that holds it has reached the disk.
-//! - `store`: outbox and inbox in redb. `connection`: MQTT 5 or 3.1.1 on any byte stream.
+//! - `store`: outbox and inbox in redb. `connection`: MQTT 5 or 3.1.1 on any byte stream. `tls`: whom the device trusts.
 //!
 //! **What is promised.** An operation is stored before `post_text` returns, and accepted by the server exactly once,
 //! in the order of its stream and class. An entry stands in the inbox exactly once, under its stream and seq; it is
@@ -47,6 +47,7 @@ mod options;
 mod packet;
 mod status;
 mod store;
+mod tls;
 mod writer;
 
 pub use catalogue::{BadReply, Catalogue, ReplyWords};
@@ -54,7 +55,7 @@ pub use client::{
     Client, ClientError, Message, OpenError, Outcome, PostError, Posted, Refused, ReplyMessage, Urgency,
 };
 pub use core::PostId;
-pub use credentials::{Credentials, CredentialsError, Secret, ServerAddress};
+pub use credentials::{Authority, Credentials, CredentialsError, Scheme, Secret, ServerAddress};
 pub use entry::Entry;
 pub use group::Group;
 pub use incoming::{Entries, Incoming};

@@ -1,14 +1,17 @@
 //! The link to the server: which address is tried next, when, in which version.
 
-use crate::ServerAddress;
 use crate::connection::{self, EVENTS_MAX, Ended, FRAMES_MAX, LinkEvent, Settings, ToServer};
 use crate::core::backoff::Backoff;
 use crate::packet::Version;
+use crate::tls::Tls;
+use crate::{Scheme, ServerAddress};
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// One attempt to connect, and the connection that it becomes. Dropped, it is cut without a good-bye.
 pub(crate) struct Attempt {
@@ -71,29 +74,39 @@ impl Addresses {
 }
 
 /// Starts to connect.
-pub(crate) fn start(server: &ServerAddress, settings: Settings) -> Attempt {
+pub(crate) fn start(server: &ServerAddress, tls: &Arc<Tls>, settings: Settings) -> Attempt {
     let (outgoing, outgoing_receiver) = mpsc::channel(FRAMES_MAX);
     let (events_sender, events) = mpsc::channel(EVENTS_MAX);
-    let server = server.clone();
+    let (server, tls) = (server.clone(), tls.clone());
     let task = tokio::spawn(async move {
+        let broken = |why: String| Ended::Broken(format!("{server}: {why}"));
         let deadline = Instant::now() + settings.connect_timeout;
-        let connecting = TcpStream::connect((server.host.as_str(), server.port));
-        let stream = match tokio::time::timeout_at(deadline, connecting).await {
+        let stream = match timeout_at(deadline, connect(&server)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Ended::Broken(format!("{server}: {error}")),
-            Err(_) => return Ended::Broken(format!("{server}: no connection in time")),
+            Ok(Err(error)) => return broken(error.to_string()),
+            Err(_) => return broken("no connection in time".to_owned()),
         };
-        // Batches are put together here; what is written is to leave.
-        if let Err(error) = stream.set_nodelay(true) {
-            return Ended::Broken(format!("{server}: {error}"));
+        match server.scheme {
+            Scheme::Mqtt => connection::run(stream, settings, outgoing_receiver, events_sender).await,
+            Scheme::Mqtts => match timeout_at(deadline, tls.connect(stream, &server)).await {
+                Ok(Ok(stream)) => connection::run(stream, settings, outgoing_receiver, events_sender).await,
+                Ok(Err(why)) => broken(why),
+                Err(_) => broken("the server did not finish the TLS handshake in time".to_owned()),
+            },
         }
-        connection::run(stream, settings, outgoing_receiver, events_sender).await
     });
     Attempt {
         outgoing,
         events,
         task,
     }
+}
+
+async fn connect(server: &ServerAddress) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((server.host.as_str(), server.port)).await?;
+    // Batches are put together here; what is written is to leave.
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 #[cfg(test)]
@@ -103,6 +116,7 @@ mod tests {
     #[test]
     fn addresses_are_tried_in_turn_with_a_pause_after_the_last() {
         let server = |host: &str| ServerAddress {
+            scheme: Scheme::Mqtt,
             host: host.to_owned(),
             port: 1883,
         };

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use vehicle::Vehicle;
 use waypost_bridge::person::Role;
-use waypost_field_client::{Client, Credentials, Options, ServerAddress};
+use waypost_field_client::{Client, Credentials, Options, Scheme, ServerAddress};
 
 /// The address of the demo's dispatcher.
 const EMAIL: &str = "dispatcher@demo.example";
@@ -260,6 +260,7 @@ async fn enrol(
     // A folder that was kept may name the port of another run.
     let broker = reachable(broker);
     credentials.servers = vec![ServerAddress {
+        scheme: Scheme::Mqtt,
         host: broker.ip().to_string(),
         port: broker.port(),
     }];
