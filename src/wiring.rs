@@ -31,7 +31,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use waypost_bridge::store::Store;
 use waypost_bridge::{Bridge, BridgeOptions, Running, SpaceProbe};
 use waypost_broker::{Broker, ListenerOptions, ProxyProtocol};
-use waypost_dispatch_api::{ApiState, Transport, router, serve};
+use waypost_dispatch_api::{ApiState, Places, Transport, router, serve};
 
 /// How often counts are taken in and old samples dropped, so that they do not pile up while nobody asks for them.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -218,7 +218,7 @@ impl Server {
             .mqtt(public)
             .server_token_hash(token.sha256())
             .transport(if config.http.behind_tls {
-                Transport::Tls
+                Transport::TlsOfProxy
             } else {
                 Transport::Plain
             })
@@ -234,7 +234,12 @@ impl Server {
             api = api.warning(name, warning);
         }
         let api = api.build().context("sign-in cannot be prepared")?;
-        let http = tokio::spawn(serve(http, router(api), connections.http_max, stopping));
+        let http = tokio::spawn(serve(
+            http,
+            router(api),
+            Places::new(connections.http_max),
+            stopping,
+        ));
         Ok(Self {
             bridge,
             embedded,

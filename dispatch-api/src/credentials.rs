@@ -1,6 +1,7 @@
 //! `/devices/{id}/credentials`: what a device needs to connect.
 
 use crate::access::ActingBridge;
+use crate::authority::Trust;
 use crate::idempotency::IdempotencyKey;
 use crate::problem::Problem;
 use crate::query::{Id, NoQuery};
@@ -20,7 +21,7 @@ pub(crate) struct CredentialsFile {
     name: String,
     secret: String,
     mqtt: Vec<String>,
-    /// The certificate of an authority of one's own; none while the broker listens in the clear.
+    /// The authority in PEM that has signed the server's certificate; none where it is one that devices know.
     ca: Option<String>,
 }
 
@@ -31,7 +32,10 @@ impl CredentialsFile {
             name: device.name.clone(),
             secret: secret.text().to_owned(),
             mqtt: state.shared.mqtt.clone(),
-            ca: None,
+            ca: match &state.shared.trust {
+                Trust::Own(authority) => Some(authority.pem().to_owned()),
+                Trust::FromFiles | Trust::NoTls => None,
+            },
         }
     }
 }

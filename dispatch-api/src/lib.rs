@@ -1,11 +1,11 @@
 //! HTTP and server-sent events for people and systems, and the two web apps.
 //!
 //! [`router`] makes everything that is served from an [`ApiState`]: the interface under `/api/v1`, `/healthz`,
-//! `/readyz`, `/metrics`, and the dashboard at `/`. [`serve`] listens with it.
+//! `/readyz`, `/metrics`, and the dashboard at `/`. [`serve`] and [`serve_tls`] listen with it.
 //!
 //! ```no_run
 //! # async fn start(bridge: waypost_bridge::Bridge) -> Result<(), Box<dyn std::error::Error>> {
-//! use waypost_dispatch_api::{ApiState, router, serve};
+//! use waypost_dispatch_api::{ApiState, Places, router, serve};
 //!
 //! let (stop, stopping) = tokio::sync::watch::channel(false);
 //! let state = ApiState::builder(bridge, "waypost.example")
@@ -13,7 +13,7 @@
 //!     .shutdown(stopping.clone())
 //!     .build()?;
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
-//! tokio::spawn(serve(listener, router(state), 1_024, stopping));
+//! tokio::spawn(serve(listener, router(state), Places::new(1_024), stopping));
 //! // … and at the end:
 //! stop.send(true)?;
 //! # Ok(())
@@ -33,6 +33,7 @@
 
 mod access;
 mod audit;
+mod authority;
 mod bodies;
 mod broadcasts;
 mod cloud_event;
@@ -80,11 +81,12 @@ mod websocket;
 #[cfg(test)]
 mod tests;
 
+pub use authority::{Authority, Trust};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use fuzzing::fuzz_bodies;
 pub use mqtt_socket::MqttSocket;
 pub use password::{PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN, PasswordError, hash_password};
 pub use problem::ProblemType;
 pub use routes::router;
-pub use server::serve;
+pub use server::{Places, serve, serve_tls};
 pub use state::{ApiState, ApiStateBuilder, Transport};

@@ -31,6 +31,10 @@ pub(crate) fn describe() {
         "Connections ended by the server, by reason."
     );
     metrics::describe_counter!(
+        "waypost_http_tls_handshakes_failed_total",
+        "Connections that did not get through the TLS handshake, by reason."
+    );
+    metrics::describe_counter!(
         "waypost_http_mqtt_sockets_ended_total",
         "WebSockets of MQTT whose client broke the rules of WebSocket, by reason."
     );

@@ -71,6 +71,11 @@ const RESOURCES: &[Resource] = &[
         "The way in for devices that reach HTTP alone.",
         crate::mqtt_socket::describe,
     ),
+    (
+        "Authority",
+        "What a device installs to trust this server.",
+        crate::authority::describe,
+    ),
     ("Interface", "This document.", describe),
     (
         "Health",

@@ -12,8 +12,8 @@ pub(crate) fn address(transport: Transport, extensions: &Extensions, headers: &H
         .get::<ConnectInfo<SocketAddr>>()
         .map(|ConnectInfo(peer)| peer.ip());
     let forwarded = match transport {
-        Transport::Plain => None,
-        Transport::Tls => last_hop(headers),
+        Transport::Plain | Transport::Tls => None,
+        Transport::TlsOfProxy => last_hop(headers),
     };
     forwarded.or(peer).map(|address| address.to_canonical())
 }
@@ -48,7 +48,8 @@ mod tests {
             }
             let found = |transport| address(transport, &extensions, &headers).unwrap().to_string();
             assert_eq!(found(Transport::Plain), plain, "{lines:?}");
-            assert_eq!(found(Transport::Tls), behind_proxy, "{lines:?}");
+            assert_eq!(found(Transport::Tls), plain, "{lines:?}");
+            assert_eq!(found(Transport::TlsOfProxy), behind_proxy, "{lines:?}");
         }
         assert_eq!(
             address(Transport::Plain, &Extensions::new(), &HeaderMap::new()),

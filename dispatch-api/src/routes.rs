@@ -4,8 +4,8 @@ use crate::access::{Access, Guard, guard};
 use crate::problem::{Problem, ProblemType};
 use crate::state::ApiState;
 use crate::{
-    audit, broadcasts, credentials, cursor, devices, entries, events, groups, headers, health, keys,
-    mqtt_socket, observe, openapi, owntracks, people, positions, receipts, session, streams, templates,
+    audit, authority, broadcasts, credentials, cursor, devices, entries, events, groups, headers, health,
+    keys, mqtt_socket, observe, openapi, owntracks, people, positions, receipts, session, streams, templates,
     track, web,
 };
 use axum::Router;
@@ -122,6 +122,10 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new(GET,    "/healthz",                         Anybody,               health::alive),
         Route::new(GET,    "/readyz",                          Anybody,               health::ready),
         Route::new(GET,    "/metrics",                         Anybody,               health::metrics),
+        Route::new(GET,    "/ca",                              Anybody,               authority::page),
+        Route::new(GET,    "/ca.pem",                          Anybody,               authority::pem),
+        Route::new(GET,    "/ca.crt",                          Anybody,               authority::der),
+        Route::new(GET,    "/ca.mobileconfig",                 Anybody,               authority::mobileconfig),
         Route::new(GET,    "/mqtt",                            Anybody,               mqtt_socket::upgrade),
     ]
 }

@@ -1,4 +1,6 @@
-//! The listener: HTTP/1.1 on TCP, with a bound on whatever a client could hold for ever.
+//! The listeners: HTTP/1.1 on TCP, in the clear or over TLS, with a bound on whatever a client could hold for ever.
+
+mod handshake;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
@@ -10,13 +12,15 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
+use tokio_rustls::rustls::ServerConfig;
 
 /// How long a client may take to send the head of a request, counted from the end of the last one.
 const HEADER_READ_MAX: Duration = Duration::from_secs(30);
@@ -29,16 +33,61 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
 /// How long to wait when the system has no handle left for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// How many connections there may be at once, on all listeners that share it; clones share it.
+#[derive(Debug, Clone)]
+pub struct Places(Arc<Semaphore>);
+
+impl Places {
+    /// So many.
+    pub fn new(connections_max: usize) -> Self {
+        Self(Arc::new(Semaphore::new(
+            connections_max.min(Semaphore::MAX_PERMITS),
+        )))
+    }
+
+    fn take(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed: an error says that all are taken.
+        self.0.clone().try_acquire_owned().ok()
+    }
+}
+
 /// Serves until `shutdown` is true or its sender is gone; then takes no more connections, lets requests that are
 /// under way finish for at most ten seconds, and returns.
 ///
-/// At most `connections_max` connections at once, and each stream of events holds one; a further one is answered 503 and
+/// Each connection takes one of the places, and so does each stream of events; a further one is answered 503 and
 /// counted. What has become a WebSocket is none any more. A client has 30 seconds to send the head of a request, and 30
 /// seconds to take the next bytes of an answer.
-pub async fn serve(
+pub async fn serve(listener: TcpListener, router: Router, places: Places, shutdown: watch::Receiver<bool>) {
+    listen(listener, Front::Clear, router, places, shutdown).await;
+}
+
+/// Like [`serve`], over TLS by this configuration of rustls 0.23, whose protocol is `http/1.1`. Give it a router whose state is
+/// [`reached_by`](crate::ApiState::reached_by) [`Transport::Tls`](crate::Transport::Tls).
+///
+/// A handshake has ten seconds and one of the places, on a task of its own: a peer that is silent in it delays nobody. One that
+/// fails is counted by reason.
+pub async fn serve_tls(
     listener: TcpListener,
+    tls: Arc<ServerConfig>,
     router: Router,
-    connections_max: usize,
+    places: Places,
+    shutdown: watch::Receiver<bool>,
+) {
+    listen(listener, Front::Tls(tls), router, places, shutdown).await;
+}
+
+/// What comes before HTTP.
+#[derive(Clone)]
+enum Front {
+    Clear,
+    Tls(Arc<ServerConfig>),
+}
+
+async fn listen(
+    listener: TcpListener,
+    front: Front,
+    router: Router,
+    places: Places,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
@@ -49,10 +98,16 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) if connections.len() >= connections_max => refuse(stream),
-            Ok((stream, peer)) => {
-                connections.spawn(serve_connection(stream, peer, router.clone(), shutdown.clone()));
-            }
+            Ok((stream, peer)) => match places.take() {
+                Some(place) => {
+                    let (front, router, shutdown) = (front.clone(), router.clone(), shutdown.clone());
+                    connections.spawn(async move {
+                        meet(stream, peer, front, router, shutdown).await;
+                        drop(place);
+                    });
+                }
+                None => refuse(stream, &front),
+            },
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "no connection can be taken: {error}; raise the limit of open files");
@@ -77,14 +132,35 @@ pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-async fn serve_connection(
+/// Lets a connection through its front, and serves it.
+async fn meet(
     stream: TcpStream,
     peer: SocketAddr,
+    front: Front,
     router: Router,
     mut shutdown: watch::Receiver<bool>,
 ) {
     // A tick must not wait for the acknowledgement of the one before it. A socket that refuses is about to fail.
     let _ = stream.set_nodelay(true);
+    match front {
+        Front::Clear => serve_connection(stream, peer, router, shutdown).await,
+        Front::Tls(config) => {
+            let shaken = tokio::select! {
+                shaken = handshake::shake_hands(stream, peer, config) => shaken,
+                // Nothing is under way yet.
+                () = stopped(&mut shutdown) => None,
+            };
+            if let Some(stream) = shaken {
+                serve_connection(stream, peer, router, shutdown).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection<S>(stream: S, peer: SocketAddr, router: Router, mut shutdown: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let router = TowerToHyperService::new(router);
     let with_address = service_fn(move |mut request: hyper::Request<_>| {
         request.extensions_mut().insert(ConnectInfo(peer));
@@ -110,13 +186,17 @@ async fn serve_connection(
     }
 }
 
-/// Tells a client in one write, without waiting for it, that there is no place.
-fn refuse(stream: TcpStream) {
+/// Tells a client that speaks in the clear in one write, without waiting for it, that there is no place.
+fn refuse(stream: TcpStream, front: &Front) {
     const PROBLEM: &str = concat!(
         r#"{"type":"/problems/busy","title":"The server is busy","status":503,"#,
         r#""detail":"All connections are taken. Try again in a few seconds."}"#
     );
     metrics::counter!("waypost_http_connections_refused_total", "reason" => "connections_max").increment(1);
+    if let Front::Tls(_) = front {
+        // A handshake is most of what a place is for; whoever finds the connection closed comes again.
+        return;
+    }
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 5\r\n\
          connection: close\r\ncontent-length: {}\r\n\r\n{PROBLEM}",
@@ -242,7 +322,7 @@ mod tests {
         (
             address,
             stop,
-            tokio::spawn(serve(listener, router, 100, stopping)),
+            tokio::spawn(serve(listener, router, Places::new(100), stopping)),
         )
     }
 
@@ -289,7 +369,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        refuse(stream);
+        refuse(stream, &Front::Clear);
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();

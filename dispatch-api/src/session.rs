@@ -164,7 +164,7 @@ pub(crate) async fn delete(
 fn cookie(transport: Transport, token: &str, lifetime: Duration) -> String {
     let secure = match transport {
         Transport::Plain => "",
-        Transport::Tls => "; Secure",
+        Transport::Tls | Transport::TlsOfProxy => "; Secure",
     };
     let seconds = lifetime.as_secs();
     format!("{SESSION_COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}")
@@ -191,9 +191,11 @@ mod tests {
             cookie(Transport::Plain, "abc", SIGN_IN_LIFETIME),
             "waypost_session=abc; HttpOnly; SameSite=Strict; Path=/; Max-Age=43200"
         );
-        assert_eq!(
-            cookie(Transport::Tls, "", Duration::ZERO),
-            "waypost_session=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0; Secure"
-        );
+        for transport in [Transport::Tls, Transport::TlsOfProxy] {
+            assert_eq!(
+                cookie(transport, "", Duration::ZERO),
+                "waypost_session=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0; Secure"
+            );
+        }
     }
 }

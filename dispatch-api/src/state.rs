@@ -1,5 +1,6 @@
 //! What the handlers share: the bridge, the settings, and the hooks by which the binary tells about itself.
 
+use crate::authority::Trust;
 use crate::health::Check;
 use crate::mqtt_socket::{HandOver, MqttSocket};
 use crate::password::{PasswordError, Passwords};
@@ -22,14 +23,18 @@ pub enum Transport {
     /// In the clear: for loopback, and for a network that is trusted.
     #[default]
     Plain,
+    /// Over TLS, spoken by this server: cookies are marked `Secure`.
+    Tls,
     /// Through a proxy before this server that speaks TLS: cookies are marked `Secure`, and a client's address is the
     /// last hop of `X-Forwarded-For`.
-    Tls,
+    TlsOfProxy,
 }
 
 pub(crate) struct Shared {
     pub(crate) source: String,
     pub(crate) mqtt: Vec<String>,
+    pub(crate) https: Option<String>,
+    pub(crate) trust: Trust,
     pub(crate) server_token_hash: Option<[u8; 32]>,
     pub(crate) passwords: Passwords,
     pub(crate) sign_in_limit: SignInLimit,
@@ -51,6 +56,8 @@ impl ApiState {
             bridge,
             source: source.into(),
             mqtt: Vec::new(),
+            https: None,
+            trust: Trust::default(),
             server_token_hash: None,
             transport: Transport::default(),
             checks: Vec::new(),
@@ -90,6 +97,8 @@ pub struct ApiStateBuilder {
     bridge: Bridge,
     source: String,
     mqtt: Vec<String>,
+    https: Option<String>,
+    trust: Trust,
     server_token_hash: Option<[u8; 32]>,
     transport: Transport,
     checks: Vec<Check>,
@@ -104,6 +113,19 @@ impl ApiStateBuilder {
     /// credentials of a device. None by default.
     pub fn mqtt(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.mqtt = addresses.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Where browsers reach this server over TLS, such as `https://waypost.example:8443/`. Nowhere by default.
+    pub fn https(mut self, address: impl Into<String>) -> Self {
+        self.https = Some(address.into());
+        self
+    }
+
+    /// How a device comes to trust this server: what `/ca` says, and what stands in the credentials of a device. By default the
+    /// server does not speak TLS.
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
         self
     }
 
@@ -168,6 +190,8 @@ impl ApiStateBuilder {
         let shared = Shared {
             source: self.source,
             mqtt: self.mqtt,
+            https: self.https,
+            trust: self.trust,
             server_token_hash: self.server_token_hash,
             passwords: Passwords::new()?,
             sign_in_limit: SignInLimit::default(),

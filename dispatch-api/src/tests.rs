@@ -17,6 +17,7 @@ mod roles;
 mod sign_in;
 mod space;
 mod templates;
+mod tls;
 
 use crate::secret::sha256;
 use crate::{ApiState, ApiStateBuilder, hash_password, router};

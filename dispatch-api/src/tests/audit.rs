@@ -159,7 +159,11 @@ async fn the_record_comes_in_parts_newest_first() {
 
 #[tokio::test]
 async fn behind_a_proxy_the_address_is_the_one_that_the_proxy_saw() {
-    for (transport, address) in [(Transport::Plain, "127.0.0.1"), (Transport::Tls, "192.0.2.9")] {
+    for (transport, address) in [
+        (Transport::Plain, "127.0.0.1"),
+        (Transport::Tls, "127.0.0.1"),
+        (Transport::TlsOfProxy, "192.0.2.9"),
+    ] {
         let world = World::with(|state| state.transport(transport));
         let mut add = request(
             "POST",

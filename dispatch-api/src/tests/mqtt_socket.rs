@@ -1,8 +1,8 @@
 //! `GET /mqtt`: the handshake, and the socket that comes out of it.
 
 use super::*;
-use crate::serve;
 use crate::websocket::masked;
+use crate::{Places, serve};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,7 +26,12 @@ async fn listening() -> (World, SocketAddr, mpsc::UnboundedReceiver<SocketAddr>)
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, world.router.clone(), 100, world.stop.subscribe()));
+    tokio::spawn(serve(
+        listener,
+        world.router.clone(),
+        Places::new(100),
+        world.stop.subscribe(),
+    ));
     (world, address, peers)
 }
 

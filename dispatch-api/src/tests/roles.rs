@@ -51,6 +51,7 @@ async fn every_route_lets_those_through_whom_it_names() {
     use Outcome::{DeviceRequired, NotAllowed, NotSignedIn, PersonRequired, Through};
     let expected = |method: &str, path: &str, caller: &str| match (method, path, caller) {
         (_, "/healthz" | "/readyz" | "/metrics" | "/mqtt" | "/api/openapi.json" | "/api/docs", _)
+        | (_, "/ca" | "/ca.pem" | "/ca.crt" | "/ca.mobileconfig", _)
         | ("POST", "/api/v1/session", _) => Through,
         (_, "/api/v1/positions/owntracks", _) => DeviceRequired,
         (_, _, "nobody") => NotSignedIn,

@@ -70,11 +70,13 @@ async fn an_unknown_address_and_a_wrong_password_get_the_same_answer() {
 }
 
 #[tokio::test]
-async fn a_listener_behind_tls_makes_secure_cookies() {
-    let mut world = World::with(|state| state.transport(Transport::Tls));
-    world.person(Role::Admin).await;
-    let answer = sign_in(&world, "person1@waypost.test", PASSWORD).await;
-    assert!(answer.headers[SET_COOKIE].to_str().unwrap().ends_with("; Secure"));
+async fn a_listener_behind_or_with_tls_makes_secure_cookies() {
+    for transport in [Transport::Tls, Transport::TlsOfProxy] {
+        let mut world = World::with(|state| state.transport(transport));
+        world.person(Role::Admin).await;
+        let answer = sign_in(&world, "person1@waypost.test", PASSWORD).await;
+        assert!(answer.headers[SET_COOKIE].to_str().unwrap().ends_with("; Secure"));
+    }
 }
 
 #[tokio::test]
