@@ -58,6 +58,7 @@ pub(crate) struct LogConfig {
 #[serde(deny_unknown_fields)]
 pub(crate) struct HttpConfig {
     pub(crate) listen: SocketAddr,
+    pub(crate) tls_listen: ListenAddress,
     pub(crate) connections_max: usize,
     pub(crate) behind_tls: bool,
 }
@@ -163,9 +164,15 @@ pub(crate) struct Flags {
     /// Where the dashboard and the HTTP interface listen; port 0 takes any [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub(crate) http: Option<SocketAddr>,
+    /// Where both are reached over TLS; an empty text turns it off [default: [::]:8443]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) https: Option<ListenAddress>,
     /// Where the MQTT broker listens; port 0 takes any [default: 127.0.0.1:1883]
     #[arg(long, value_name = "ADDR")]
     pub(crate) mqtt: Option<SocketAddr>,
+    /// Where devices reach it over TLS; an empty text turns it off [default: [::]:8883]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) mqtts: Option<ListenAddress>,
 }
 
 impl Config {
@@ -199,8 +206,14 @@ impl Config {
         if let Some(http) = flags.http {
             sources = sources.merge(("http.listen", http));
         }
+        if let Some(https) = flags.https {
+            sources = sources.merge(("http.tls_listen", https));
+        }
         if let Some(mqtt) = flags.mqtt {
             sources = sources.merge(("mqtt.listen", mqtt));
+        }
+        if let Some(mqtts) = flags.mqtts {
+            sources = sources.merge(("mqtt.tls_listen", mqtts));
         }
         Ok(sources)
     }
@@ -236,6 +249,13 @@ impl Config {
         rules.require(
             tls_listen.is_none_or(|address| ![http.listen, mqtt.listen].contains(&address)),
             "mqtt.tls_listen is another address than http.listen and mqtt.listen",
+        );
+        let https = http.tls_listen.address().filter(|address| address.port() != 0);
+        rules.require(
+            https.is_none_or(|address| {
+                ![http.listen, mqtt.listen].contains(&address) && Some(address) != tls_listen
+            }),
+            "http.tls_listen is another address than http.listen, mqtt.listen and mqtt.tls_listen",
         );
         rules.require(http.connections_max >= 1, "http.connections_max is at least 1");
         mqtt.check(broker, &mut rules);
@@ -280,7 +300,13 @@ impl Config {
     pub(crate) fn tls_settings(&self) -> TlsSettings {
         let tls = &self.tls;
         let public = self.mqtt.public.iter().filter_map(|address| host_of(address));
-        let names = tls.names.iter().map(String::as_str).chain(public);
+        let listens = [self.http.tls_listen, self.mqtt.tls_listen];
+        let listens = listens.into_iter().filter_map(ListenAddress::address);
+        let listens: Vec<String> = listens
+            .filter(|address| !address.ip().is_unspecified())
+            .map(|address| address.ip().to_canonical().to_string())
+            .collect();
+        let names = tls.names.iter().chain(&listens).map(String::as_str).chain(public);
         TlsSettings {
             source: match (path(&tls.certificate), path(&tls.key)) {
                 (Some(certificate), Some(key)) => CertificateSource::Files { certificate, key },
@@ -830,6 +856,8 @@ mod tests {
             ("log.level", "log.level = 'loud=x=y'"),
             ("http.listen", "mqtt.listen = '127.0.0.1:8080'"),
             ("mqtt.tls_listen", "mqtt.tls_listen = '127.0.0.1:8080'"),
+            ("http.tls_listen", "http.tls_listen = '127.0.0.1:8080'"),
+            ("http.tls_listen", "http.tls_listen = '[::]:8883'"),
             ("mqtt.tls_listen", "mqtt.tls_listen = '127.0.0.1:1883'"),
             ("mqtt.public", "mqtt.public = ['waypost.example']"),
             ("mqtt.topic_prefix", "mqtt.topic_prefix = 'a/#'"),

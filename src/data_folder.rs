@@ -5,6 +5,7 @@
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::fmt;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
@@ -28,11 +29,35 @@ pub(crate) struct DataFolder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
+    /// Where the same is served over TLS; `None` where it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) https: Option<SocketAddr>,
     /// Where it listens itself, or the host and port of the broker elsewhere; for people to read.
     pub(crate) mqtt: String,
     /// Where the embedded broker speaks TLS; `None` where it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mqtts: Option<SocketAddr>,
+}
+
+impl fmt::Display for Addresses {
+    /// As in the ready line; what is off is left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            http,
+            https,
+            mqtt,
+            mqtts,
+        } = self;
+        write!(f, "http={http}")?;
+        if let Some(https) = https {
+            write!(f, " https={https}")?;
+        }
+        write!(f, " mqtt={mqtt}")?;
+        match mqtts {
+            Some(mqtts) => write!(f, " mqtts={mqtts}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What `server.json` says.
@@ -82,11 +107,8 @@ impl DataFolder {
             Ok(store) => Ok(store),
             Err(StoreError::Locked(_)) => {
                 let first = match self.running_server() {
-                    Ok(RunningServer {
-                        pid,
-                        addresses: Addresses { http, mqtt, .. },
-                    }) => {
-                        format!("the server with process id {pid} (http={http} mqtt={mqtt})")
+                    Ok(RunningServer { pid, addresses }) => {
+                        format!("the server with process id {pid} ({addresses})")
                     }
                     Err(_) => "another process".to_owned(),
                 };
@@ -252,13 +274,14 @@ mod tests {
         folder
             .announce(&Addresses {
                 http: "127.0.0.1:1".parse().unwrap(),
+                https: None,
                 mqtt: "127.0.0.1:2".to_owned(),
-                mqtts: None,
+                mqtts: Some("127.0.0.1:4".parse().unwrap()),
             })
             .unwrap();
         let error = folder.open_store().err().unwrap().to_string();
         let expected = format!(
-            "process id {} (http=127.0.0.1:1 mqtt=127.0.0.1:2)",
+            "process id {} (http=127.0.0.1:1 mqtt=127.0.0.1:2 mqtts=127.0.0.1:4)",
             std::process::id()
         );
         assert!(error.contains(&expected), "{error}");

@@ -62,10 +62,13 @@ mod tests {
     fn commands_are_spelled_as_documented() {
         for line in [
             "waypost serve --config waypost.toml --data d --http 127.0.0.1:0 --mqtt 127.0.0.1:0 --json",
+            "waypost serve --https [::]:8443 --mqtts 0.0.0.0:8883",
+            "waypost serve --https= --mqtts=",
             "waypost demo --vehicles 3 --speed 2 --data d",
             "waypost device add truck-17 --driver Ada --locale de --out f --data d",
             "waypost device list --server http://127.0.0.1:8080 --token t --json",
             "waypost device rotate 7c --out f",
+            "waypost device list --server https://waypost.example:8443 --token t --ca ca.pem",
             "waypost device revoke 7c",
             "waypost driver --as f send Hello",
             "waypost driver --as f --state d send --to 4711 Hello --urgent --wait 10s --json",
@@ -91,6 +94,8 @@ mod tests {
             "waypost driver --as f replay t.csv --speed 0",
             "waypost driver --as f replay t.csv --speed 2 --as-recorded",
             "waypost device list --server http://127.0.0.1:8080 --data d",
+            "waypost device list --data d --ca ca.pem",
+            "waypost serve --https 8443",
             "waypost device rotate 7C",
             "waypost demo --vehicles 0",
         ] {

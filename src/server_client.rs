@@ -4,30 +4,41 @@ use crate::config::{Config, File, Flags};
 use crate::data_folder::DataFolder;
 use anyhow::{Context, anyhow, bail};
 use reqwest::{Method, StatusCode};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The environment's `--server`.
 const SERVER_VARIABLE: &str = "WAYPOST_SERVER";
 /// The environment's `--token`.
 const TOKEN_VARIABLE: &str = "WAYPOST_TOKEN";
+/// The environment's `--ca`.
+const CA_VARIABLE: &str = "WAYPOST_CA";
 /// How long a server may take for one answer.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// Which server, and as whom. Flags are stronger than WAYPOST_SERVER and WAYPOST_TOKEN; without any of them it is the
-/// server of the data folder on this machine.
+/// Which server, and as whom. Flags are stronger than WAYPOST_SERVER, WAYPOST_TOKEN and WAYPOST_CA; without any of them it is
+/// the server of the data folder on this machine.
 #[derive(clap::Args)]
 pub(crate) struct ServerArguments {
-    /// The server, such as http://127.0.0.1:8080 [env: WAYPOST_SERVER]
+    /// The server, such as https://waypost.example:8443 or http://127.0.0.1:8080 [env: WAYPOST_SERVER]
     #[arg(long, value_name = "URL", conflicts_with = "data")]
     server: Option<String>,
     /// A token of an administrator [env: WAYPOST_TOKEN]
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
+    /// The authority in PEM that the server's certificate is from, as its page /ca offers it [default: those of this machine]
+    /// [env: WAYPOST_CA]
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    ca: Option<PathBuf>,
     /// The data folder of a server on this machine, which holds its address and a token [default: ./waypost-data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -81,7 +92,8 @@ impl ServerArguments {
                 let token = self.token.or_else(|| variable(TOKEN_VARIABLE)).with_context(|| {
                     format!("which token? Give one with --token or {TOKEN_VARIABLE}; the server keeps one in `admin.token` in its data folder")
                 })?;
-                ServerClient::new(&server, token, None)
+                let authority = self.ca.or_else(|| variable(CA_VARIABLE).map(PathBuf::from));
+                ServerClient::new(&server, token, None, authority.as_deref())
             }
             None => {
                 let data = match self.data {
@@ -108,17 +120,27 @@ impl ServerClient {
             &format!("http://{}", reachable(server.addresses.http)),
             token,
             Some(data),
+            None,
         )
     }
 
-    fn new(server: &str, token: String, data: Option<&Path>) -> anyhow::Result<Self> {
+    fn new(
+        server: &str,
+        token: String,
+        data: Option<&Path>,
+        authority: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         let base = server.trim_end_matches('/').to_owned();
-        if base.starts_with("https://") {
-            bail!("{base}: this program does not speak TLS yet; name the server's http:// address");
-        }
-        if !base.starts_with("http://") || base.len() == "http://".len() {
-            bail!("{server:?} is not the address of a server, such as http://127.0.0.1:8080");
-        }
+        let is_address = |scheme| base.strip_prefix(scheme).is_some_and(|host| !host.is_empty());
+        let roots = if is_address("https://") {
+            roots(authority)?
+        } else if is_address("http://") {
+            RootCertStore::empty()
+        } else {
+            bail!(
+                "{server:?} is not the address of a server, such as https://waypost.example:8443 or http://127.0.0.1:8080"
+            );
+        };
         let silence = match data {
             Some(data) => format!(
                 "no server answers at {base}, which stands in {0}/server.json; it may have been killed. Start it with \
@@ -131,6 +153,9 @@ impl ServerClient {
             .timeout(ANSWER_MAX)
             // The server stands on the premises; a proxy would see its token.
             .no_proxy()
+            // Nor is anybody to send it elsewhere, least of all in the clear.
+            .redirect(reqwest::redirect::Policy::none())
+            .tls_backend_preconfigured(trusting(roots)?)
             .user_agent(concat!("waypost/", env!("CARGO_PKG_VERSION")))
             .build()
             .context("HTTP cannot be prepared")?;
@@ -208,7 +233,9 @@ impl ServerClient {
     }
 
     fn unanswered(&self, error: reqwest::Error) -> anyhow::Error {
-        if error.is_connect() {
+        if let Some(error) = tls_error(&error) {
+            anyhow!("{}: {}", self.base, in_words(error))
+        } else if error.is_connect() {
             anyhow!("{}", self.silence)
         } else if error.is_timeout() {
             anyhow!(
@@ -249,6 +276,79 @@ impl ServerClient {
     }
 }
 
+/// TLS that trusts these and nobody else.
+fn trusting(roots: RootCertStore) -> anyhow::Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.context("TLS cannot be prepared")?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// The authorities in a file; those that this machine trusts where none is named.
+fn roots(authority: Option<&Path>) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = authority else {
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+        anyhow::ensure!(
+            !roots.is_empty(),
+            "this machine trusts no authority; give the one of the server with --ca, or install the package ca-certificates"
+        );
+        return Ok(roots);
+    };
+    let pem =
+        std::fs::read(path).with_context(|| format!("the authority {} cannot be read", path.display()))?;
+    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| anyhow!("{} is no whole PEM: {error}", path.display()))?;
+    roots.add_parsable_certificates(certificates);
+    anyhow::ensure!(
+        !roots.is_empty(),
+        "there is no authority in {}; get it from the server's page /ca",
+        path.display()
+    );
+    Ok(roots)
+}
+
+/// What TLS has against the server, where that is why a request failed.
+fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
+        }
+        // What is inside of an IO error is not its source.
+        let inside = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(|error| error.get_ref());
+        cause = match inside {
+            Some(inside) => Some(inside),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+fn in_words(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => {
+            format!(
+                "the server's certificate is not from an authority that is trusted here; give the right one with --ca or \
+                 {CA_VARIABLE}: the server offers it at /ca.pem, to be compared by its fingerprint"
+            )
+        }
+        rustls::Error::InvalidCertificate(error) => {
+            format!("the server's certificate cannot be used: {error}")
+        }
+        rustls::Error::InvalidMessage(_) => {
+            "the server does not speak TLS at this address; check its port".to_owned()
+        }
+        error => format!("TLS with the server failed: {error}"),
+    }
+}
+
 /// An address to connect to: one that listens everywhere is reached on this machine.
 pub(crate) fn reachable(listens: SocketAddr) -> SocketAddr {
     let ip = match listens.ip() {
@@ -264,7 +364,7 @@ mod tests {
     use super::*;
 
     fn refusal(status: StatusCode, problem: &str) -> String {
-        let client = ServerClient::new("http://127.0.0.1:9/", "hush".to_owned(), None).unwrap();
+        let client = ServerClient::new("http://127.0.0.1:9/", "hush".to_owned(), None, None).unwrap();
         client
             .refused(status, serde_json::from_str(problem).unwrap_or_default())
             .to_string()
@@ -293,11 +393,22 @@ mod tests {
 
     #[test]
     fn addresses_that_cannot_be_used_are_named() {
-        for server in ["https://a", "127.0.0.1:8080", "http://", "ftp://a"] {
-            assert!(
-                ServerClient::new(server, String::new(), None).is_err(),
-                "{server}"
-            );
+        let new = |server, authority| ServerClient::new(server, String::new(), None, authority);
+        for server in ["127.0.0.1:8080", "http://", "https://", "ftp://a"] {
+            assert!(new(server, None).is_err(), "{server}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        for (content, said) in [
+            (None, "cannot be read"),
+            (Some(""), "no authority in"),
+            (Some("-----BEGIN CERTIFICATE-----\n"), "no whole PEM"),
+        ] {
+            if let Some(content) = content {
+                std::fs::write(&file, content).unwrap();
+            }
+            let error = new("https://a", Some(&file)).err().unwrap().to_string();
+            assert!(error.contains(said), "{error}");
         }
     }
 

@@ -160,19 +160,11 @@ impl ServerTls {
     }
 
     /// For HTTP/1.1 and WebSocket.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "its listener comes with the next change")
-    )]
     pub(crate) fn https(&self) -> Arc<ServerConfig> {
         self.shared.https.clone()
     }
 
     /// What a device installs to trust this server, in PEM; `None` where the certificate comes from files.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "its listener comes with the next change")
-    )]
     pub(crate) fn authority_pem(&self) -> Option<String> {
         match &self.shared.source {
             Source::Files { .. } => None,
@@ -365,7 +357,7 @@ fn all_names(set: &BTreeSet<String>) -> BTreeSet<String> {
 }
 
 /// The name of this machine, in small letters.
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let system = rustix::system::uname();
     system.nodename().to_string_lossy().to_ascii_lowercase()
 }

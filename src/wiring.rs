@@ -8,6 +8,7 @@ mod anonymous;
 mod client_certificate;
 mod external_link;
 mod link;
+mod public;
 mod roll_call;
 
 use crate::broker_choice::{BrokerChoice, ExternalBroker};
@@ -21,6 +22,7 @@ use anyhow::Context;
 use external_link::{ExternalLink, Standing};
 use link::{Drain, InProcessLink};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use public::Listening;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +33,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use waypost_bridge::store::Store;
 use waypost_bridge::{Bridge, BridgeOptions, Running, SpaceProbe};
 use waypost_broker::{Broker, ListenerOptions, ProxyProtocol};
-use waypost_dispatch_api::{ApiState, Places, Transport, router, serve};
+use waypost_dispatch_api::{ApiState, Authority, Places, Transport, Trust, router, serve, serve_tls};
 
 /// How often counts are taken in and old samples dropped, so that they do not pile up while nobody asks for them.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -46,8 +48,39 @@ const SECONDS_BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 /// The sockets of a server, bound and not yet served.
 pub(crate) struct Listeners {
     http: TcpListener,
+    /// `None` where it is off.
+    https: Option<TcpListener>,
     mqtt: MqttSide,
     addresses: Addresses,
+}
+
+/// What listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Port {
+    Http,
+    Https,
+    Mqtt,
+    Mqtts,
+}
+
+impl Port {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::Https => "HTTPS",
+            Self::Mqtt => "MQTT",
+            Self::Mqtts => "MQTT over TLS",
+        }
+    }
+
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Http => "--http",
+            Self::Https => "--https",
+            Self::Mqtt => "--mqtt",
+            Self::Mqtts => "--mqtts",
+        }
+    }
 }
 
 /// Where devices and this server meet.
@@ -82,27 +115,27 @@ pub(crate) struct Server {
     pub(crate) bridge: Bridge,
     embedded: Option<Embedded>,
     running: Running,
-    http: JoinHandle<()>,
+    /// In the clear and over TLS.
+    http: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
 }
 
 impl Listeners {
     /// Takes the ports.
-    pub(crate) async fn bind(
-        config: &Config,
-        http_taken: WhenTaken,
-        mqtt_taken: WhenTaken,
-    ) -> anyhow::Result<Self> {
-        let http = bind("HTTP", "--http", config.http.listen, http_taken).await?;
+    pub(crate) async fn bind(config: &Config, taken: impl Fn(Port) -> WhenTaken) -> anyhow::Result<Self> {
+        let bind = async |port, address| bind(port, address, taken(port)).await;
+        let http = bind(Port::Http, config.http.listen).await?;
+        let https = match config.http.tls_listen.address() {
+            Some(address) => Some(bind(Port::Https, address).await?),
+            None => None,
+        };
         let mqtt = match &config.mqtt.broker {
             BrokerChoice::External(broker) => MqttSide::Elsewhere(broker.clone()),
             BrokerChoice::Embedded => {
-                let mqtt = bind("MQTT", "--mqtt", config.mqtt.listen, mqtt_taken).await?;
+                let mqtt = bind(Port::Mqtt, config.mqtt.listen).await?;
                 let listens = mqtt.local_addr().context("the address of MQTT cannot be read")?;
                 let tls = match config.mqtt.tls_listen.address() {
-                    Some(address) => {
-                        Some(bind("MQTT over TLS", "mqtt.tls_listen", address, mqtt_taken).await?)
-                    }
+                    Some(address) => Some(bind(Port::Mqtts, address).await?),
                     None => None,
                 };
                 MqttSide::Here(MqttListeners {
@@ -114,6 +147,14 @@ impl Listeners {
         };
         let addresses = Addresses {
             http: http.local_addr().context("the address of HTTP cannot be read")?,
+            https: match &https {
+                Some(https) => Some(
+                    https
+                        .local_addr()
+                        .context("the address of HTTPS cannot be read")?,
+                ),
+                None => None,
+            },
             mqtt: match &mqtt {
                 MqttSide::Here(MqttListeners { listens, .. }) => listens.to_string(),
                 MqttSide::Elsewhere(broker) => broker.to_string(),
@@ -128,6 +169,7 @@ impl Listeners {
         };
         Ok(Self {
             http,
+            https,
             mqtt,
             addresses,
         })
@@ -136,6 +178,10 @@ impl Listeners {
     /// Where they listen, with the port that was taken.
     pub(crate) fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    fn speaks_tls(&self) -> bool {
+        self.addresses.https.is_some() || self.addresses.mqtts.is_some()
     }
 
     /// Where the embedded broker listens; `None` with one elsewhere.
@@ -147,7 +193,8 @@ impl Listeners {
     }
 }
 
-async fn bind(what: &str, flag: &str, address: SocketAddr, taken: WhenTaken) -> anyhow::Result<TcpListener> {
+async fn bind(port: Port, address: SocketAddr, taken: WhenTaken) -> anyhow::Result<TcpListener> {
+    let (what, flag) = (port.name(), port.flag());
     match bind_of_either_kind(address).await {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && taken == WhenTaken::TakeAnother => {
@@ -193,8 +240,13 @@ impl Server {
         let metrics = install_metrics()?;
         let connections = config.connections().within(raise_open_files());
         warn_about_few_files(config.connections(), connections);
-        let tls = ServerTls::open(&config.tls_settings(), &config.server.data)?;
-        tokio::spawn(tls.keep_current()?);
+        let tls = if listeners.speaks_tls() {
+            let tls = ServerTls::open(&config.tls_settings(), &config.server.data)?;
+            tokio::spawn(tls.keep_current()?);
+            Some(tls)
+        } else {
+            None
+        };
         let mut options = config.bridge_options()?;
         let data = config.server.data.clone();
         options.space = SpaceProbe::new(move || free_bytes(&data));
@@ -202,15 +254,24 @@ impl Server {
             tracing::warn!("{warning}");
         }
         warn_about_open_addresses(config, listeners.addresses.http, listeners.mqtt());
-        let Listeners { http, mqtt, .. } = listeners;
-        let public = mqtt.public(config);
+        let Listeners {
+            http,
+            https,
+            mqtt,
+            addresses,
+        } = listeners;
+        let trust = trust(tls.as_ref())?;
+        let is_here = matches!(mqtt, MqttSide::Here(_));
+        let public = mqtt.public(config, &addresses);
         let Devices {
             bridge,
             running,
             embedded,
             check,
         } = match mqtt {
-            MqttSide::Here(listeners) => meet_here(config, connections, listeners, &tls, store, options)?,
+            MqttSide::Here(listeners) => {
+                meet_here(config, connections, listeners, tls.as_ref(), store, options)?
+            }
             MqttSide::Elsewhere(external) => meet_elsewhere(config, external, store, options)?,
         };
         let (stop, stopping) = watch::channel(false);
@@ -225,6 +286,23 @@ impl Server {
             .check("broker", check)
             .metrics(render_metrics(metrics, embedded.as_ref()))
             .shutdown(stopping.clone());
+        if let Trust::Own(authority) = &trust {
+            let page = addresses
+                .https
+                .map_or(String::new(), |https| format!("{}ca", public::dashboard(https)));
+            let fingerprint = authority.fingerprint();
+            tracing::info!(
+                "devices that do not trust this server yet get its authority at {page}; its SHA-256 fingerprint is {fingerprint}"
+            );
+            // A broker elsewhere shows a certificate of its own.
+            if is_here {
+                api = api.mqtt_authority(authority.clone());
+            }
+        }
+        api = api.trust(trust);
+        if let Some(https) = addresses.https {
+            api = api.https(public::dashboard(https));
+        }
         if let Some(Embedded { broker, .. }) = &embedded {
             let broker = broker.clone();
             api = api
@@ -234,17 +312,29 @@ impl Server {
             api = api.warning(name, warning);
         }
         let api = api.build().context("sign-in cannot be prepared")?;
-        let http = tokio::spawn(serve(
+        let places = Places::new(connections.http_max);
+        let over_tls = api.reached_by(Transport::Tls);
+        let mut serving = vec![tokio::spawn(serve(
             http,
             router(api),
-            Places::new(connections.http_max),
-            stopping,
-        ));
+            places.clone(),
+            stopping.clone(),
+        ))];
+        if let (Some(listener), Some(tls)) = (https, tls) {
+            let router = router(over_tls);
+            serving.push(tokio::spawn(serve_tls(
+                listener,
+                tls.https(),
+                router,
+                places,
+                stopping,
+            )));
+        }
         Ok(Self {
             bridge,
             embedded,
             running,
-            http,
+            http: serving,
             stop,
         })
     }
@@ -264,7 +354,10 @@ impl Server {
             broker.quiesce();
         }
         // The bridge still answers the requests that are under way.
-        let http = (&mut self.http).await;
+        let mut http = Ok(());
+        for serving in &mut self.http {
+            http = http.and(serving.await.context("HTTP ended in an unexpected way"));
+        }
         if let Some(Embedded { broker, drain }) = &self.embedded {
             put_away(&self.bridge, drain).await;
             broker.shutdown().await;
@@ -276,7 +369,7 @@ impl Server {
             .await
             .context("the store has not finished in time; devices say again what it did not take")?
             .context("the store failed while the server stopped")?;
-        http.context("HTTP ended in an unexpected way")
+        http
     }
 }
 
@@ -297,11 +390,16 @@ async fn put_away(bridge: &Bridge, drain: &Drain) {
 
 impl MqttSide {
     /// What stands in credentials.
-    fn public(&self, config: &Config) -> Vec<String> {
+    fn public(&self, config: &Config, addresses: &Addresses) -> Vec<String> {
         match self {
-            Self::Here(mqtt) => public_addresses(config, mqtt.listens),
-            Self::Elsewhere(broker) if config.mqtt.public.is_empty() => vec![format!("mqtt://{broker}")],
-            Self::Elsewhere(_) => config.mqtt.public.clone(),
+            _ if !config.mqtt.public.is_empty() => config.mqtt.public.clone(),
+            Self::Here(mqtt) => Listening {
+                https: addresses.https,
+                mqtt: mqtt.listens,
+                mqtts: addresses.mqtts,
+            }
+            .mqtt_addresses(),
+            Self::Elsewhere(broker) => vec![format!("mqtt://{broker}")],
         }
     }
 }
@@ -326,7 +424,7 @@ fn meet_here(
     config: &Config,
     connections: Connections,
     listeners: MqttListeners,
-    tls: &ServerTls,
+    tls: Option<&ServerTls>,
     store: Arc<dyn Store>,
     options: BridgeOptions,
 ) -> anyhow::Result<Devices> {
@@ -359,7 +457,9 @@ fn meet_here(
         tokio::spawn(broker.clone().listen(listener, options)).abort_handle()
     };
     let mut listening = vec![listen(listeners.plain, None)];
-    listening.extend(listeners.tls.map(|listener| listen(listener, Some(tls.mqtt()))));
+    if let (Some(listener), Some(tls)) = (listeners.tls, tls) {
+        listening.push(listen(listener, Some(tls.mqtt())));
+    }
     Ok(Devices {
         bridge,
         running,
@@ -431,20 +531,15 @@ fn free_bytes(folder: &Path) -> std::io::Result<u64> {
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
-/// What stands in credentials: as it is set, or else the address on which the broker listens.
-fn public_addresses(config: &Config, listens: SocketAddr) -> Vec<String> {
-    if !config.mqtt.public.is_empty() {
-        return config.mqtt.public.clone();
-    }
-    if listens.ip().is_unspecified() {
-        let system = rustix::system::uname();
-        return vec![format!(
-            "mqtt://{}:{}",
-            system.nodename().to_string_lossy(),
-            listens.port()
-        )];
-    }
-    vec![format!("mqtt://{listens}")]
+/// How devices come to trust the certificate.
+fn trust(tls: Option<&ServerTls>) -> anyhow::Result<Trust> {
+    Ok(match tls.map(ServerTls::authority_pem) {
+        None => Trust::NoTls,
+        Some(None) => Trust::FromFiles,
+        Some(Some(pem)) => {
+            Trust::Own(Authority::from_pem(pem).context("the authority of TLS is no certificate")?)
+        }
+    })
 }
 
 fn warn_about_few_files(wanted: Connections, connections: Connections) {
@@ -464,12 +559,13 @@ fn warn_about_few_files(wanted: Connections, connections: Connections) {
 fn warn_about_open_addresses(config: &Config, http: SocketAddr, mqtt: Option<SocketAddr>) {
     if !http.ip().is_loopback() && !config.http.behind_tls {
         tracing::warn!(
-            "HTTP listens on {http} without TLS: passwords and messages travel in the clear; put a TLS proxy in front"
+            "HTTP listens on {http} without TLS: passwords and messages travel in the clear; leave it on loopback and use HTTPS"
         );
     }
     if let Some(mqtt) = mqtt.filter(|mqtt| !mqtt.ip().is_loopback()) {
         tracing::warn!(
-            "MQTT listens on {mqtt} without TLS: secrets and messages travel in the clear; use it in a network you trust"
+            "MQTT listens on {mqtt} without TLS: secrets and messages travel in the clear; use it in a network you trust, and MQTT \
+             over TLS elsewhere"
         );
     }
 }
@@ -478,30 +574,7 @@ fn warn_about_open_addresses(config: &Config, http: SocketAddr, mqtt: Option<Soc
 mod tests {
     use super::*;
     use crate::config::{File, Flags};
-
-    #[test]
-    fn credentials_name_the_address_that_was_set_or_the_one_that_listens() {
-        let mut config = Config::load(File::None, &Flags::default()).unwrap();
-        let listens = |text: &str| text.parse().unwrap();
-        assert_eq!(
-            public_addresses(&config, listens("127.0.0.1:40001")),
-            ["mqtt://127.0.0.1:40001"]
-        );
-        assert_eq!(
-            public_addresses(&config, listens("[::1]:1883")),
-            ["mqtt://[::1]:1883"]
-        );
-        let everywhere = public_addresses(&config, listens("0.0.0.0:1883"));
-        assert!(
-            !everywhere[0].contains("0.0.0.0") && everywhere[0].ends_with(":1883"),
-            "{everywhere:?}"
-        );
-        config.mqtt.public = vec!["mqtt://waypost.example".to_owned()];
-        assert_eq!(
-            public_addresses(&config, listens("0.0.0.0:1883")),
-            ["mqtt://waypost.example"]
-        );
-    }
+    use crate::listen_address::ListenAddress;
 
     #[tokio::test]
     async fn a_port_that_is_taken_is_an_error_or_another_port() {
@@ -509,7 +582,9 @@ mod tests {
         let mut config = Config::load(File::None, &Flags::default()).unwrap();
         config.http.listen = taken.local_addr().unwrap();
         config.mqtt.listen = "127.0.0.1:0".parse().unwrap();
-        let error = Listeners::bind(&config, WhenTaken::Fail, WhenTaken::Fail)
+        config.http.tls_listen = "127.0.0.1:0".parse().unwrap();
+        config.mqtt.tls_listen = ListenAddress::Off;
+        let error = Listeners::bind(&config, |_| WhenTaken::Fail)
             .await
             .err()
             .unwrap()
@@ -518,9 +593,27 @@ mod tests {
             error.contains(&config.http.listen.to_string()) && error.contains("--http"),
             "{error}"
         );
-        let listeners = Listeners::bind(&config, WhenTaken::TakeAnother, WhenTaken::Fail)
-            .await
-            .unwrap();
+        let may_move = |movable| {
+            move |port| {
+                if port == movable {
+                    WhenTaken::TakeAnother
+                } else {
+                    WhenTaken::Fail
+                }
+            }
+        };
+        let listeners = Listeners::bind(&config, may_move(Port::Http)).await.unwrap();
         assert_ne!(listeners.addresses().http.port(), config.http.listen.port());
+        assert_eq!(listeners.addresses().mqtts, None);
+
+        config.http.tls_listen = ListenAddress::At(config.http.listen);
+        config.http.listen = "127.0.0.1:0".parse().unwrap();
+        let error = Listeners::bind(&config, may_move(Port::Http))
+            .await
+            .err()
+            .unwrap();
+        assert!(error.to_string().contains("--https"), "{error}");
+        let listeners = Listeners::bind(&config, may_move(Port::Https)).await.unwrap();
+        assert_ne!(listeners.addresses().https.unwrap(), taken.local_addr().unwrap());
     }
 }

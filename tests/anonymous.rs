@@ -1,7 +1,7 @@
 //! Clients without credentials on the real binary: what they may do, and that it is nothing to devices and the office.
 
 use crate::raw_mqtt::RawClient;
-use crate::server::{Server, WAYPOST};
+use crate::server::{Server, WAYPOST, http_client};
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, Packet, PubAckReason, SubscribeReasonCode};
 use rumqttc::v5::mqttbytes::{QoS, v5};
 use serde_json::Value;
@@ -142,7 +142,7 @@ async fn anonymous_clients_have_all_topics_but_ours_and_cannot_be_a_device() {
     }
 
     // Whoever looks is told.
-    let ready = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ready = http_client().build().unwrap();
     let ready = ready
         .get(format!("http://{}/readyz", server.http))
         .send()

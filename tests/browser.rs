@@ -27,10 +27,13 @@ fn dashboard_in_chromium_signs_in_sees_vehicles_move_and_ticks_change() {
             "127.0.0.1:0",
             "--mqtt",
             "127.0.0.1:0",
+            "--https",
+            "127.0.0.1:0",
+            "--mqtts",
+            "127.0.0.1:0",
             "--data",
         ])
         .arg(&data)
-        .env("WAYPOST__MQTT__TLS_LISTEN", "127.0.0.1:0")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

@@ -2,7 +2,7 @@
 
 use crate::chatter::Chatter;
 use crate::mosquitto::{MONITOR, Mosquitto, PASSWORD, USER};
-use crate::server::Server;
+use crate::server::{Server, http_client};
 use rumqttc::{Event, Packet, QoS};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -67,9 +67,10 @@ impl World {
 
     async fn until_ready(&self, status: u16) -> Value {
         let url = format!("http://{}/readyz", self.server.http);
+        let http = http_client().build().unwrap();
         within("/readyz", async {
             loop {
-                let answer = reqwest::get(&url).await.unwrap();
+                let answer = http.get(&url).send().await.unwrap();
                 if answer.status() == status {
                     return answer.json().await.unwrap();
                 }
@@ -135,7 +136,11 @@ async fn messages_cross_a_broker_elsewhere_both_ways_and_nothing_of_ours_listens
         .until(&device, |device| device["presence"]["state"] == "online")
         .await;
     chatter.close().await;
-    let websocket = reqwest::get(format!("http://{}/mqtt", world.server.http)).await;
+    let http = http_client().build().unwrap();
+    let websocket = http
+        .get(format!("http://{}/mqtt", world.server.http))
+        .send()
+        .await;
     assert_eq!(websocket.unwrap().status(), 404);
     let log = world.log();
     assert!(!log.contains(PASSWORD) && log.contains("(MQTT 5)"), "{log}");

@@ -1,6 +1,6 @@
 //! Groups and templates on the real binary: what one who has left still hears, and what a restarted server has ready.
 
-use crate::server::Server;
+use crate::server::{Server, http_client};
 use prost::Message as _;
 use rumqttc::{Event, Packet, QoS, SubscribeReasonCode};
 use serde_json::{Value, json};
@@ -127,7 +127,9 @@ async fn say(server: &Server, token: &str, stream: &str, text: &str) {
 }
 
 async fn ask(server: &Server, token: &str, method: reqwest::Method, path: &str, body: &Value) -> Value {
-    let answer = reqwest::Client::new()
+    let answer = http_client()
+        .build()
+        .unwrap()
         .request(method, server.url(path))
         .bearer_auth(token)
         .json(body)

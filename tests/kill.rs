@@ -4,7 +4,7 @@
 use crate::chatter::Chatter;
 use crate::mosquitto::Mosquitto;
 use crate::proxy::Proxy;
-use crate::server::Server;
+use crate::server::{Server, http_client};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -524,7 +524,9 @@ async fn entries(server: &Server, token: &str, stream: &str) -> Vec<String> {
 /// The template of the drivers' quick replies; its German words change with each version.
 async fn put_template(server: &Server, token: &str, version: usize) {
     let body = template(version);
-    let answer = reqwest::Client::new()
+    let answer = http_client()
+        .build()
+        .unwrap()
         .put(server.url("/templates/said"))
         .bearer_auth(token)
         .json(&body)
@@ -603,11 +605,7 @@ impl Scene {
 
 /// A dispatcher who asks for one thing after the other, each until it is accepted.
 async fn dispatch(requests: Vec<Request>, token: String, done: Arc<AtomicUsize>) -> Vec<String> {
-    let client = reqwest::Client::builder()
-        .timeout(Duration::from_secs(5))
-        .no_proxy()
-        .build()
-        .unwrap();
+    let client = http_client().timeout(Duration::from_secs(5)).build().unwrap();
     let mut posted = Vec::new();
     for Request {
         method,

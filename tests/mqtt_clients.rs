@@ -1,7 +1,7 @@
 //! Anybody's MQTT client with a device's credentials: what it may do works, what it may not is refused by the code
 //! that its version of the protocol has for it, and counted.
 
-use crate::server::Server;
+use crate::server::{Server, http_client};
 use bytes::BytesMut;
 use rumqttc::mqttbytes::{QoS, v4};
 use serde_json::Value;
@@ -51,7 +51,11 @@ async fn paho_does_what_it_may(transport: &str, server: &Server, address: &str) 
     );
 
     // Each refusal of the script is counted for the operator.
-    let metrics = reqwest::get(format!("http://{}/metrics", server.http))
+    let metrics = http_client()
+        .build()
+        .unwrap()
+        .get(format!("http://{}/metrics", server.http))
+        .send()
         .await
         .unwrap()
         .text()

@@ -1,6 +1,6 @@
 //! People and keys by the command line, as an administrator has them: what it prints lets them in, across a restart.
 
-use crate::server::{Server, WAYPOST};
+use crate::server::{Server, WAYPOST, http_client};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -9,11 +9,7 @@ use std::process::{Command, Stdio};
 async fn people_and_keys_come_in_until_they_are_removed_and_the_record_says_who_let_them() {
     let mut server = Server::start();
     // A connection that is kept would end with the server.
-    let http = reqwest::Client::builder()
-        .no_proxy()
-        .pool_max_idle_per_host(0)
-        .build()
-        .unwrap();
+    let http = http_client().pool_max_idle_per_host(0).build().unwrap();
     let data = server.folder().join("data");
     let waypost = |arguments: &[&str], input: &str| -> Vec<Value> {
         let mut process = Command::new(WAYPOST)

@@ -27,11 +27,11 @@ async fn with_few_files_connections_are_turned_away_and_the_rest_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("server.log");
     let limited = format!(
-        "ulimit -n {FILES_MAX} && exec \"$0\" serve --json --http 127.0.0.1:0 --mqtt 127.0.0.1:0 --data data"
+        "ulimit -n {FILES_MAX} && exec \"$0\" serve --json --http 127.0.0.1:0 --https 127.0.0.1:0 --mqtt 127.0.0.1:0 \
+         --mqtts 127.0.0.1:0 --data data"
     );
     let process = Command::new("sh")
         .args(["-c", &limited, WAYPOST])
-        .env("WAYPOST__MQTT__TLS_LISTEN", "127.0.0.1:0")
         .current_dir(folder.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -45,7 +45,8 @@ async fn with_few_files_connections_are_turned_away_and_the_rest_goes_on() {
         .unwrap();
     let ready: Value = serde_json::from_str(&line).unwrap();
     let address = |name: &str| ready["ready"][name].as_str().unwrap().to_owned();
-    let (http, mqtt, mqtts) = (address("http"), address("mqtt"), address("mqtts"));
+    let (http, https) = (address("http"), address("https"));
+    let (mqtt, mqtts) = (address("mqtt"), address("mqtts"));
 
     let ask = async |stream: &mut TcpStream, last: &str| {
         let request = format!("GET /metrics HTTP/1.1\r\nhost: {http}\r\n{last}\r\n");
@@ -56,7 +57,7 @@ async fn with_few_files_connections_are_turned_away_and_the_rest_goes_on() {
     ask(&mut served, "").await;
     served.read_u8().await.unwrap();
     let mut silent = Vec::new();
-    for address in [&mqtt, &mqtts, &http] {
+    for address in [&mqtt, &mqtts, &https, &http] {
         for _ in 0..ASKED_FOR {
             silent.push(TcpStream::connect(address).await.unwrap());
         }

@@ -1,8 +1,12 @@
 //! A real server in a process of its own, and what tests ask of it.
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -17,6 +21,7 @@ pub(crate) struct Server {
     folder: TempDir,
     process: Child,
     pub(crate) http: String,
+    pub(crate) https: String,
     pub(crate) mqtt: String,
     pub(crate) mqtts: String,
     /// The first administrator.
@@ -39,10 +44,11 @@ impl Server {
     /// In a folder that may hold settings (`waypost.toml`) and a place for the data (`data`).
     pub(crate) fn start_in(folder: TempDir, fault: Option<&str>) -> Self {
         let fault = fault.map(str::to_owned);
-        let (process, ready) = launch(folder.path(), [ANY; 3], fault.as_deref());
+        let (process, ready) = launch(folder.path(), [ANY; 4], fault.as_deref());
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         Self {
             http: text(&ready["ready"]["http"]),
+            https: text(&ready["ready"]["https"]),
             mqtt: text(&ready["ready"]["mqtt"]),
             // Not with a broker elsewhere.
             mqtts: ready["ready"]["mqtts"].as_str().unwrap_or(ANY).to_owned(),
@@ -51,11 +57,7 @@ impl Server {
             folder,
             process,
             fault,
-            client: reqwest::Client::builder()
-                .timeout(Duration::from_secs(10))
-                .no_proxy()
-                .build()
-                .unwrap(),
+            client: http_client().timeout(Duration::from_secs(10)).build().unwrap(),
         }
     }
 
@@ -90,7 +92,7 @@ impl Server {
     pub(crate) fn restart(&mut self) {
         let (process, _) = launch(
             self.folder.path(),
-            [&self.http, &self.mqtt, &self.mqtts],
+            [&self.http, &self.https, &self.mqtt, &self.mqtts],
             self.fault.as_deref(),
         );
         self.process = process;
@@ -169,10 +171,11 @@ impl Drop for Server {
 }
 
 /// Starts `waypost serve` and waits for its ready line.
-fn launch(folder: &Path, [http, mqtt, mqtts]: [&str; 3], fault: Option<&str>) -> (Child, Value) {
+fn launch(folder: &Path, [http, https, mqtt, mqtts]: [&str; 4], fault: Option<&str>) -> (Child, Value) {
     let mut command = Command::new(WAYPOST);
     command
-        .args(["serve", "--json", "--http", http, "--mqtt", mqtt, "--data"])
+        .args(["serve", "--json", "--http", http, "--https", https])
+        .args(["--mqtt", mqtt, "--mqtts", mqtts, "--data"])
         .arg(folder.join("data"));
     let log = std::fs::File::options()
         .create(true)
@@ -180,7 +183,6 @@ fn launch(folder: &Path, [http, mqtt, mqtts]: [&str; 3], fault: Option<&str>) ->
         .open(folder.join("server.log"))
         .unwrap();
     command
-        .env("WAYPOST__MQTT__TLS_LISTEN", mqtts)
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -197,6 +199,29 @@ fn launch(folder: &Path, [http, mqtt, mqtts]: [&str; 3], fault: Option<&str>) ->
         panic!("no ready line but {line:?}; the log says:\n{log}")
     });
     (process, ready)
+}
+
+/// HTTP as tests speak it: it trusts nobody over TLS, since to read whom this machine trusts takes longer than most tests.
+pub(crate) fn http_client() -> reqwest::ClientBuilder {
+    trusting(&[])
+}
+
+/// HTTP that trusts these authorities, in PEM.
+pub(crate) fn trusting(authorities: &[&str]) -> reqwest::ClientBuilder {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        let der = CertificateDer::from_pem_slice(authority.as_bytes()).unwrap();
+        roots.add(der).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(config)
+        .no_proxy()
 }
 
 /// Runs the binary; gives what it printed.

@@ -10,6 +10,7 @@ mod external_broker;
 #[cfg(feature = "fault-injection")]
 mod fault;
 mod groups;
+mod https;
 mod kill;
 mod mosquitto;
 mod mqtt_clients;

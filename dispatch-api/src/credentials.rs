@@ -1,7 +1,6 @@
 //! `/devices/{id}/credentials`: what a device needs to connect.
 
 use crate::access::ActingBridge;
-use crate::authority::Trust;
 use crate::idempotency::IdempotencyKey;
 use crate::problem::Problem;
 use crate::query::{Id, NoQuery};
@@ -32,10 +31,11 @@ impl CredentialsFile {
             name: device.name.clone(),
             secret: secret.text().to_owned(),
             mqtt: state.shared.mqtt.clone(),
-            ca: match &state.shared.trust {
-                Trust::Own(authority) => Some(authority.pem().to_owned()),
-                Trust::FromFiles | Trust::NoTls => None,
-            },
+            ca: state
+                .shared
+                .mqtt_authority
+                .as_ref()
+                .map(|authority| authority.pem().to_owned()),
         }
     }
 }

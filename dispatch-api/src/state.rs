@@ -1,6 +1,6 @@
 //! What the handlers share: the bridge, the settings, and the hooks by which the binary tells about itself.
 
-use crate::authority::Trust;
+use crate::authority::{Authority, Trust};
 use crate::health::Check;
 use crate::mqtt_socket::{HandOver, MqttSocket};
 use crate::password::{PasswordError, Passwords};
@@ -33,6 +33,7 @@ pub enum Transport {
 pub(crate) struct Shared {
     pub(crate) source: String,
     pub(crate) mqtt: Vec<String>,
+    pub(crate) mqtt_authority: Option<Authority>,
     pub(crate) https: Option<String>,
     pub(crate) trust: Trust,
     pub(crate) server_token_hash: Option<[u8; 32]>,
@@ -56,6 +57,7 @@ impl ApiState {
             bridge,
             source: source.into(),
             mqtt: Vec::new(),
+            mqtt_authority: None,
             https: None,
             trust: Trust::default(),
             server_token_hash: None,
@@ -97,6 +99,7 @@ pub struct ApiStateBuilder {
     bridge: Bridge,
     source: String,
     mqtt: Vec<String>,
+    mqtt_authority: Option<Authority>,
     https: Option<String>,
     trust: Trust,
     server_token_hash: Option<[u8; 32]>,
@@ -116,14 +119,20 @@ impl ApiStateBuilder {
         self
     }
 
+    /// The authority that has signed the certificate at those addresses, for the credentials of a device: it trusts no other
+    /// there. By default one of those that a device knows.
+    pub fn mqtt_authority(mut self, authority: Authority) -> Self {
+        self.mqtt_authority = Some(authority);
+        self
+    }
+
     /// Where browsers reach this server over TLS, such as `https://waypost.example:8443/`. Nowhere by default.
     pub fn https(mut self, address: impl Into<String>) -> Self {
         self.https = Some(address.into());
         self
     }
 
-    /// How a device comes to trust this server: what `/ca` says, and what stands in the credentials of a device. By default the
-    /// server does not speak TLS.
+    /// How a device comes to trust this server, which is what `/ca` says. By default the server does not speak TLS.
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
         self
@@ -190,6 +199,7 @@ impl ApiStateBuilder {
         let shared = Shared {
             source: self.source,
             mqtt: self.mqtt,
+            mqtt_authority: self.mqtt_authority,
             https: self.https,
             trust: self.trust,
             server_token_hash: self.server_token_hash,

@@ -2,7 +2,9 @@
 
 use crate::broker_choice::BrokerChoice;
 use crate::config::{Config, File, Flags};
+use crate::listen_address::ListenAddress;
 use crate::output::{self, Format};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -19,18 +21,25 @@ pub(crate) fn run(arguments: &Arguments, format: Format) -> anyhow::Result<()> {
         Format::Json => output::json(&config),
         Format::Human => {
             let mqtt = match &config.mqtt.broker {
-                BrokerChoice::Embedded => format!("on {}", config.mqtt.listen),
+                BrokerChoice::Embedded => on(config.mqtt.listen, config.mqtt.tls_listen),
                 BrokerChoice::External(broker) => format!("by the broker at {broker}"),
             };
             output::line(format_args!(
-                "The settings fit together. Data in {}, HTTP on {}, MQTT {mqtt}; --json shows all of them.",
+                "The settings fit together. Data in {}, HTTP {}, MQTT {mqtt}; --json shows all of them.",
                 config.server.data.display(),
-                config.http.listen,
+                on(config.http.listen, config.http.tls_listen),
             ))?;
             for (_, warning) in config.warnings() {
                 output::line(format_args!("Warning: {warning}."))?;
             }
             Ok(())
         }
+    }
+}
+
+fn on(clear: SocketAddr, tls: ListenAddress) -> String {
+    match tls.address() {
+        Some(tls) => format!("on {clear} and over TLS on {tls}"),
+        None => format!("on {clear}"),
     }
 }

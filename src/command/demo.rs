@@ -12,10 +12,11 @@ use super::serve::{Ready, SignIn, add_person, dashboard_url};
 use super::{Interrupts, block_on, device, speed};
 use crate::config::{Config, File, Flags};
 use crate::data_folder::{Addresses, DataFolder, write_private};
+use crate::listen_address::ListenAddress;
 use crate::output::{self, Format};
 use crate::server_client::{ServerClient, reachable};
 use crate::telemetry;
-use crate::wiring::{Listeners, Server, WhenTaken};
+use crate::wiring::{Listeners, Port, Server, WhenTaken};
 use anyhow::Context;
 use chance::Chance;
 use drive::drives;
@@ -64,9 +65,15 @@ pub(crate) struct Arguments {
     /// Where the dashboard listens [default: 127.0.0.1:8080, or a free port]
     #[arg(long, value_name = "ADDR")]
     http: Option<SocketAddr>,
+    /// Where it is reached over TLS; an empty text turns it off [default: [::]:8443, or a free port]
+    #[arg(long, value_name = "ADDR")]
+    https: Option<ListenAddress>,
     /// Where the MQTT broker listens [default: 127.0.0.1:1883, or a free port]
     #[arg(long, value_name = "ADDR")]
     mqtt: Option<SocketAddr>,
+    /// Where it is reached over TLS; an empty text turns it off [default: [::]:8883, or a free port]
+    #[arg(long, value_name = "ADDR")]
+    mqtts: Option<ListenAddress>,
 }
 
 /// The dispatcher's sign-in, kept for the next demo on the same folder.
@@ -100,27 +107,31 @@ pub(crate) fn run(arguments: Arguments, format: Format) -> anyhow::Result<()> {
 
 async fn demo(arguments: Arguments, data: &Path, format: Format) -> anyhow::Result<()> {
     let mut interrupts = Interrupts::catch()?;
-    let when_taken = |given: bool| {
+    let flags = Flags {
+        data: Some(data.to_owned()),
+        http: arguments.http,
+        https: arguments.https,
+        mqtt: arguments.mqtt,
+        mqtts: arguments.mqtts,
+    };
+    let when_taken = |port| {
+        let given = match port {
+            Port::Http => arguments.http.is_some(),
+            Port::Https => arguments.https.is_some(),
+            Port::Mqtt => arguments.mqtt.is_some(),
+            Port::Mqtts => arguments.mqtts.is_some(),
+        };
         if given {
             WhenTaken::Fail
         } else {
             WhenTaken::TakeAnother
         }
     };
-    let (http_taken, mqtt_taken) = (
-        when_taken(arguments.http.is_some()),
-        when_taken(arguments.mqtt.is_some()),
-    );
-    let flags = Flags {
-        data: Some(data.to_owned()),
-        http: arguments.http,
-        mqtt: arguments.mqtt,
-    };
     let config = Config::load(File::None, &flags)?;
     let folder = DataFolder::make(data)?;
     let store = Arc::new(folder.open_store()?);
     let token = folder.make_token()?;
-    let listeners = Listeners::bind(&config, http_taken, mqtt_taken).await?;
+    let listeners = Listeners::bind(&config, when_taken).await?;
     let addresses = listeners.addresses().clone();
     let broker = listeners
         .mqtt()

@@ -53,8 +53,7 @@ impl Ready {
                 "Dashboard: {url}\nE-mail:    {email}\nPassword:  {password}"
             ))?;
         }
-        let Addresses { http, mqtt, .. } = &self.ready;
-        output::line(format_args!("ready http={http} mqtt={mqtt}"))
+        output::line(format_args!("ready {}", self.ready))
     }
 }
 
@@ -70,7 +69,7 @@ async fn serve(config: Config, format: Format) -> anyhow::Result<()> {
     // First of all: whoever holds the store owns the folder.
     let store = Arc::new(folder.open_store()?);
     let token = folder.make_token()?;
-    let listeners = Listeners::bind(&config, WhenTaken::Fail, WhenTaken::Fail).await?;
+    let listeners = Listeners::bind(&config, |_| WhenTaken::Fail).await?;
     let addresses = listeners.addresses().clone();
     let mut server = Server::start(&config, store, &token, listeners).await?;
     folder.announce(&addresses)?;
@@ -84,11 +83,7 @@ async fn serve(config: Config, format: Format) -> anyhow::Result<()> {
         sign_in,
     }
     .print(format)?;
-    tracing::info!(
-        "serving HTTP on {} and MQTT on {}",
-        addresses.http,
-        addresses.mqtt
-    );
+    tracing::info!("serving {addresses}");
 
     let broken = tokio::select! {
         () = interrupts.next() => None,

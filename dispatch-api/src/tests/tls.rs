@@ -222,7 +222,11 @@ async fn an_authority_is_offered_to_everybody_and_stands_in_credentials() {
     let certificate = CertificateParams::default().self_signed(&key).unwrap();
     let authority = Authority::from_pem(certificate.pem()).unwrap();
     let fingerprint = authority.fingerprint();
-    let world = World::with(|state| state.trust(Trust::Own(authority)));
+    let world = World::with(|state| {
+        state
+            .mqtt_authority(authority.clone())
+            .trust(Trust::Own(authority))
+    });
     for (path, content_type, content) in [
         (
             "/ca.pem",
