@@ -135,6 +135,7 @@ async fn anonymous_clients_have_all_topics_but_ours_and_cannot_be_a_device() {
     let metrics = metrics.unwrap().text().await.unwrap();
     for line in [
         "waypost_broker_connections 4",
+        "waypost_broker_listener_connections{listener=\"tcp\"} 4",
         "waypost_broker_delivery_seconds_bucket{to=\"link\",le=\"+Inf\"} 1",
         "waypost_broker_reasons_total{reason=\"client_id_not_allowed\"} 4",
     ] {

@@ -28,6 +28,7 @@ use crate::stats::Stats;
 use crate::sys::Sys;
 use crate::telemetry::Telemetry;
 use crate::traffic::Traffic;
+use crate::via::{Via, Ways};
 
 /// Bytes of messages that go to each client before the goodbye.
 const LAST_BYTES_MAX: usize = 64 * 1024;
@@ -61,6 +62,7 @@ impl Broker {
                 clock_runs: AtomicBool::new(false),
                 handshakes: AtomicUsize::new(0),
                 traffic: Traffic::default(),
+                ways: Ways::new(),
                 rates: Mutex::new(rates),
                 closing: watch::Sender::new(false),
                 released: Notify::new(),
@@ -78,7 +80,7 @@ impl Broker {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         P: Into<Peer>,
     {
-        connection::serve(self.shared.clone(), stream, peer.into())
+        connection::serve(self.shared.clone(), stream, peer.into(), Via::Handed)
     }
 
     /// Accepts connections, each on a task of its own, until [`Broker::shutdown`]. An error of accept (no handles left)
@@ -211,6 +213,7 @@ pub(crate) struct Shared {
     /// Byte streams that have not finished their CONNECT.
     pub(crate) handshakes: AtomicUsize,
     pub(crate) traffic: Traffic,
+    pub(crate) ways: Ways,
     pub(crate) closing: watch::Sender<bool>,
     rates: Mutex<ConnectionRates>,
     released: Notify,

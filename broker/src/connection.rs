@@ -33,6 +33,7 @@ use crate::rate::Rate;
 use crate::reason::Reason;
 use crate::signal::Signal;
 use crate::span;
+use crate::via::Via;
 
 /// Bytes that are read at once, into a buffer that all connections of a thread share.
 const READ_BYTES: usize = 64 * 1024;
@@ -49,14 +50,19 @@ thread_local! {
 
 /// Serves one byte stream until it ends. Whether there is a place for it is decided before this returns, and a stream without
 /// one is gone by then: however many come at once, those that wait to be looked at hold no handle.
-pub(crate) fn serve<S>(shared: Arc<Shared>, stream: S, peer: Peer) -> impl Future<Output = ()> + Send + use<S>
+pub(crate) fn serve<S>(
+    shared: Arc<Shared>,
+    stream: S,
+    peer: Peer,
+    via: Via,
+) -> impl Future<Output = ()> + Send + use<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let rate = shared.rate(peer.address.ip());
     let address = peer.address;
     let placed = Handshake::begin(&shared, address, rate).map(|handshake| {
-        serve_placed(shared, stream, peer, rate, handshake).instrument(span::begin(address))
+        serve_placed(shared, stream, peer, via, rate, handshake).instrument(span::begin(address, via))
     });
     // Not awaited in a block of its own, which would hold it twice.
     OptionFuture::from(placed).map(drop)
@@ -67,6 +73,7 @@ pub(crate) async fn serve_placed<S>(
     shared: Arc<Shared>,
     mut stream: S,
     peer: Peer,
+    via: Via,
     rate: Rate,
     handshake: Handshake,
 ) where
@@ -103,7 +110,7 @@ pub(crate) async fn serve_placed<S>(
     match admitted {
         Ok(admitted) => {
             drop(handshake);
-            Connection::new(shared, stream, input, admitted).run().await;
+            Connection::new(shared, stream, input, admitted, via).run().await;
         }
         Err(BadConnect {
             reason,
@@ -257,10 +264,12 @@ fn admit(
 struct Slot {
     shared: Arc<Shared>,
     key: usize,
+    via: Via,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        self.shared.ways.went(self.via);
         self.shared.release_connection(self.key);
     }
 }
@@ -310,12 +319,14 @@ enum Turn {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    fn new(shared: Arc<Shared>, stream: S, input: BytesMut, admitted: Admitted) -> Connection<S> {
+    fn new(shared: Arc<Shared>, stream: S, input: BytesMut, admitted: Admitted, via: Via) -> Connection<S> {
         tracing::info!("connected");
+        shared.ways.came(via);
         Connection {
             slot: Slot {
                 shared,
                 key: admitted.key,
+                via,
             },
             stream,
             signal: admitted.signal,

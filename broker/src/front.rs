@@ -26,6 +26,7 @@ use crate::proxy_protocol::{BadHeader, PREAMBLE_BYTES, Preamble};
 use crate::rate::Rate;
 use crate::reason::Reason;
 use crate::span;
+use crate::via::Via;
 
 /// Serves a stream that begins with what the options say. As with [`crate::connection::serve`], one without a place is gone
 /// before this returns.
@@ -38,6 +39,7 @@ pub(crate) fn serve<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let via = if options.tls.is_some() { Via::Tls } else { Via::Tcp };
     let rate = match options.proxy_protocol {
         ProxyProtocol::Off => shared.rate(accepted.ip()),
         // All come from the address of the proxy; whose rate counts stands in the header.
@@ -48,7 +50,7 @@ where
         .flatten()
         .map(|handshake| {
             serve_placed_behind(shared, stream, accepted, options, rate, handshake)
-                .instrument(span::begin(accepted))
+                .instrument(span::begin(accepted, via))
         });
     OptionFuture::from(placed).map(drop)
 }
@@ -89,7 +91,7 @@ async fn serve_placed_behind<S>(
         }
     }
     let Some(config) = options.tls.clone() else {
-        return serve_placed(shared, stream, peer, rate, handshake).await;
+        return serve_placed(shared, stream, peer, Via::Tcp, rate, handshake).await;
     };
     drop(options);
     let shaken = timeout_at(handshake.deadline, shake_hands(stream, config)).await;
@@ -99,7 +101,7 @@ async fn serve_placed_behind<S>(
             peer.certificate = chain
                 .and_then(|chain| chain.first())
                 .map(|certificate| Arc::from(certificate.as_ref()));
-            serve_placed(shared, stream, peer, rate, handshake).await;
+            serve_placed(shared, stream, peer, Via::Tls, rate, handshake).await;
         }
         Err(failed) => failed.report(&shared),
     }

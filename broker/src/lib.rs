@@ -74,6 +74,7 @@
 //! | metric | what |
 //! |---|---|
 //! | `waypost_broker_connections` | gauge: clients that are connected |
+//! | `waypost_broker_listener_connections{listener}`, `waypost_broker_listener_connects_total{listener}` | gauge and counter of them by the way that they came: `tcp`, `tls`, or `handed` over with [`Broker::serve_connection`] |
 //! | `waypost_broker_sessions{state}` | gauge: sessions, `live` (with a connection) and `detached` |
 //! | `waypost_broker_subscriptions` | gauge: subscriptions of sessions and links |
 //! | `waypost_broker_queued_messages`, `waypost_broker_queued_bytes` | gauges: what waits for sessions, with what is not acknowledged |
@@ -89,7 +90,7 @@
 //! | `waypost_broker_delivery_seconds{to}` | from when a message was taken to when it is on its way to a connected `client`, or taken by a `link`; told as `_bucket{le}`, `_count` and `_sum`, as Prometheus keeps a histogram |
 //! | `waypost_broker_accept_errors_total` | counter: a listener could not accept |
 //!
-//! The log says of each connection in a span `connection` who is at the other end: `peer`, and `client.id` and `principal` once
+//! The log says of each connection in a span `connection` who is at the other end: `peer`, the `listener`, and `client.id` and `principal` once
 //! they are known. It has no topics and no payloads.
 //!
 //! Whoever would rather ask by MQTT: [`Broker::publish_sys`].
@@ -114,6 +115,7 @@ mod stats;
 mod sys;
 mod telemetry;
 mod traffic;
+mod via;
 
 /// Runs the whole path of a packet with the history that these bytes are; for the fuzz target.
 ///

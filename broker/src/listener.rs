@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::broker::Shared;
+use crate::via::Via;
 use crate::{connection, front};
 
 /// How long accepting rests after an error: without handles left, the next attempt fails as well.
@@ -56,7 +57,7 @@ pub(crate) async fn listen(shared: Arc<Shared>, listener: TcpListener, options: 
                 if has_front {
                     tokio::spawn(front::serve(shared.clone(), stream, peer, options.clone()));
                 } else {
-                    tokio::spawn(connection::serve(shared.clone(), stream, peer.into()));
+                    tokio::spawn(connection::serve(shared.clone(), stream, peer.into(), Via::Tcp));
                 }
             }
             Err(error) => {

@@ -1,7 +1,8 @@
 //! The span of a connection, so that each line of the log about it says whose it is.
 //!
-//! It names the other end, also the one behind a proxy that says so, and the client and its principal once they are known. What clients say of themselves is cut short,
-//! and written as text in quotes, so that nobody writes lines of their own.
+//! It names the other end, also the one behind a proxy that says so, the listener, and the client and its principal once they
+//! are known. What clients say of themselves is cut short, and written as text in quotes, so that nobody writes lines of
+//! their own.
 
 use std::net::SocketAddr;
 
@@ -9,15 +10,17 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use crate::auth::Principal;
+use crate::via::Via;
 
 /// Bytes of a name that are shown.
 const NAME_BYTES_MAX: usize = 64;
 
 /// The span of a connection that begins.
-pub(crate) fn begin(peer: SocketAddr) -> Span {
+pub(crate) fn begin(peer: SocketAddr, via: Via) -> Span {
     tracing::info_span!(
         "connection",
         %peer,
+        listener = via.label(),
         proxied.peer = Empty,
         client.id = Empty,
         principal = Empty

@@ -984,6 +984,9 @@ async fn metrics_say_what_has_happened_and_what_is_held() {
     let cost = (64 + 6 + 5) as f64;
     for (name, value) in [
         ("connections{}", 1.0),
+        ("listener_connections{listener=handed}", 1.0),
+        ("listener_connects_total{listener=handed}", 2.0),
+        ("listener_connects_total{listener=tcp}", 0.0),
         ("sessions{state=live}", 1.0),
         ("sessions{state=detached}", 1.0),
         ("subscriptions{}", 3.0),
@@ -1036,6 +1039,7 @@ async fn metrics_say_what_has_happened_and_what_is_held() {
     broker.stats();
     for (name, value) in [
         ("connections{}", 0.0),
+        ("listener_connections{listener=handed}", 0.0),
         ("sessions{state=live}", 0.0),
         ("sessions{state=detached}", 0.0),
         ("queued_messages{}", 0.0),
@@ -1178,12 +1182,15 @@ async fn each_line_about_a_connection_says_whose_it_is_and_nothing_of_what_it_sa
         assert_eq!(about(message).len(), count, "{message}: {log}");
     }
     for line in about("connected") {
-        let whose = "connection{peer=127.0.0.1:1 client.id=\"same\" principal=\"user\"}";
+        let whose = "connection{peer=127.0.0.1:1 listener=\"handed\" client.id=\"same\" principal=\"user\"}";
         assert!(line.contains(whose), "{line}");
     }
     let refusals = about("connection refused");
     assert!(refusals[0].contains("client.id=\"\\n INFO forged xx"), "{log}");
-    assert!(refusals[1].contains("connection{peer=127.0.0.1:1}"), "{log}");
+    assert!(
+        refusals[1].contains("connection{peer=127.0.0.1:1 listener=\"handed\"}"),
+        "{log}"
+    );
     for line in log.lines() {
         assert!(line.contains("peer=127.0.0.1:1") && line.len() < 300, "{line}");
     }
