@@ -131,7 +131,12 @@ async fn anonymous_clients_have_all_topics_but_ours_and_cannot_be_a_device() {
         truck.subscribe("$SYS/broker/version").await,
         SubscribeReasonCode::NotAuthorized
     );
-    let metrics = reqwest::get(format!("http://{}/metrics", server.http)).await;
+    let metrics = crate::server::http_client()
+        .build()
+        .unwrap()
+        .get(format!("http://{}/metrics", server.http))
+        .send()
+        .await;
     let metrics = metrics.unwrap().text().await.unwrap();
     for line in [
         "waypost_broker_connections 4",

@@ -37,7 +37,11 @@ async fn until(server: &Server, token: &str, path: &str, is: impl Fn(&Value) -> 
 }
 
 async fn metric(server: &Server, name: &str) -> f64 {
-    let text = reqwest::get(format!("http://{}/metrics", server.http))
+    let text = crate::server::http_client()
+        .build()
+        .unwrap()
+        .get(format!("http://{}/metrics", server.http))
+        .send()
         .await
         .unwrap()
         .text()
@@ -110,7 +114,9 @@ async fn an_owntracks_app_is_seen_on_the_map_by_mqtt_and_by_http() {
         );
     }
 
-    let answer = reqwest::Client::new()
+    let answer = crate::server::http_client()
+        .build()
+        .unwrap()
         .post(server.url("/positions/owntracks"))
         .basic_auth(&device, Some(secret))
         .header("content-type", "application/json")

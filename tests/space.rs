@@ -93,7 +93,11 @@ fn server_on_disk(reserve_mb: u64) -> Option<(Server, Disk)> {
 }
 
 async fn text_of(server: &Server, path: &str) -> String {
-    let answer = reqwest::get(format!("http://{}{path}", server.http))
+    let answer = crate::server::http_client()
+        .build()
+        .unwrap()
+        .get(format!("http://{}{path}", server.http))
+        .send()
         .await
         .unwrap();
     answer.text().await.unwrap()
@@ -123,7 +127,9 @@ async fn until_refused(server: &Server, before: f64) {
 }
 
 async fn post(server: &Server, token: &str, stream: &str, text: &str) -> Result<u16, reqwest::Error> {
-    let answer = reqwest::Client::new()
+    let answer = crate::server::http_client()
+        .build()
+        .unwrap()
         .post(server.url(&format!("/streams/{stream}/entries")))
         .timeout(Duration::from_secs(20))
         .bearer_auth(token)

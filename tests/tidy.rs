@@ -444,14 +444,19 @@ fn stale_names(documents: &[File], sources: &[File], exists: impl Fn(&str) -> bo
             && SOURCES.iter().any(|ending| name.ends_with(ending))
             && !name.contains(['*', ' ', '<'])
     };
-    let is_test = |name: &str| {
+    let is_long_name = |name: &str| {
         name.split('_').count() >= 4
             && name
                 .chars()
                 .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     };
-    let is_function = |name: &str| {
-        let definition = format!("fn {name}(");
+    // Of a test, or of a metric.
+    let is_defined = |name: &str| {
+        let definition = if name.starts_with("waypost_") {
+            format!("\"{name}\"")
+        } else {
+            format!("fn {name}(")
+        };
         sources.iter().any(|source| source.text.contains(&definition))
     };
     let mut findings = Findings::new();
@@ -461,7 +466,7 @@ fn stale_names(documents: &[File], sources: &[File], exists: impl Fn(&str) -> bo
             for name in line.split('`').skip(1).step_by(2) {
                 let is_there =
                     |name| exists(name) || resolved(folder, name).is_some_and(|path| exists(&path));
-                if (is_path(name) && !is_there(name)) || (is_test(name) && !is_function(name)) {
+                if (is_path(name) && !is_there(name)) || (is_long_name(name) && !is_defined(name)) {
                     findings.push(format!("{}:{number}: there is no {name}", document.path));
                 }
             }
