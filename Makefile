@@ -17,7 +17,7 @@ WEB_BUILT := $(WEB)/dist/index.html
 # In this order, whatever -j says.
 .NOTPARALLEL:
 
-.PHONY: help demo web test test-web test-doc test-fault test-rust tools lint ci bench api-check fuzz
+.PHONY: help demo web test test-web test-doc test-fault test-rust tools lint ci bench api-check fuzz paho
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -100,12 +100,17 @@ api-check: ## asks a server for what its OpenAPI document says and does not say,
 	cargo build $(CARGO_FLAGS)
 	scripts/schemathesis
 
+paho: ## the interoperability suite of Eclipse Paho (SUITE=…/paho.mqtt.testing/interoperability)
+	cargo build $(CARGO_FLAGS)
+	scripts/paho "$(SUITE)"
+
 ci: ## what CI runs: lint and test, with the lock files as they stand
 	bash .ci/run
 
 bench: ## the tables of BENCHMARKS.md
 	@scripts/need cargo cc
 	cargo test $(CARGO_FLAGS) --package waypost-proto --test wire sizes -- --nocapture --test-threads 1
+	cargo test $(CARGO_FLAGS) --package waypost --bin waypost sizes -- --nocapture --test-threads 1
 
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))

@@ -98,6 +98,9 @@ struct Met {
     /// What the server knows of the client.
     known: Option<Vec<u8>>,
     alpn: Option<Vec<u8>>,
+    /// TLS records, headers included, from the client and to it.
+    up_bytes: usize,
+    down_bytes: usize,
 }
 
 /// Lets both sides talk until nobody has anything to say.
@@ -105,11 +108,13 @@ fn meet(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>, name: &str) -> R
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut near = ClientConnection::new(client.clone(), name).unwrap();
     let mut far = ServerConnection::new(server.clone()).unwrap();
+    let (mut up_bytes, mut down_bytes) = (0, 0);
     while near.wants_write() || far.wants_write() {
         let mut wire = Vec::new();
         while near.wants_write() {
             near.write_tls(&mut wire).unwrap();
         }
+        up_bytes += wire.len();
         let mut rest = wire.as_slice();
         while !rest.is_empty() {
             far.read_tls(&mut rest).unwrap();
@@ -119,6 +124,7 @@ fn meet(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>, name: &str) -> R
         while far.wants_write() {
             far.write_tls(&mut wire).unwrap();
         }
+        down_bytes += wire.len();
         let mut rest = wire.as_slice();
         while !rest.is_empty() {
             near.read_tls(&mut rest).unwrap();
@@ -132,6 +138,8 @@ fn meet(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>, name: &str) -> R
         shown: first(near.peer_certificates()).unwrap(),
         known: first(far.peer_certificates()),
         alpn: near.alpn_protocol().map(<[u8]>::to_vec),
+        up_bytes,
+        down_bytes,
     })
 }
 
@@ -346,6 +354,30 @@ fn a_session_resumed_after_a_restart_costs_no_full_handshake() {
             "{:?}",
             version.version
         );
+    }
+}
+
+/// Signatures differ by a few bytes from run to run.
+#[test]
+fn sizes_of_handshakes_stay_within_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = open(&own(&[]), folder.path());
+    let authority = tls.authority_pem().unwrap();
+    println!("| handshake | up | down |");
+    for (version, name, limits) in [
+        (&rustls::version::TLS13, "TLS 1.3", [(320, 950), (500, 420)]),
+        (&rustls::version::TLS12, "TLS 1.2", [(260, 830), (360, 290)]),
+    ] {
+        let client = client(&authority, version, None);
+        for (kind, (up_max, down_max)) in ["in full", "resumed"].into_iter().zip(limits) {
+            let met = meet(&tls.mqtt(), &client, "localhost").unwrap();
+            assert_eq!(met.kind == HandshakeKind::Resumed, kind == "resumed", "{name}");
+            println!("| {name}, {kind} | {} | {} |", met.up_bytes, met.down_bytes);
+            assert!(
+                met.up_bytes <= up_max && met.down_bytes <= down_max,
+                "{name}, {kind}: {met:?}"
+            );
+        }
     }
 }
 
