@@ -58,9 +58,16 @@ async fn a_device_speaks_over_tls_with_what_it_was_given() {
             _ => assert!(text.contains("Compare the fingerprint"), "{text}"),
         }
     }
-    let said = run(&["driver", "--as", file.to_str().unwrap(), "send", "At the gate"]);
-    assert!(said.contains("Accepted"), "{said}");
-    assert_eq!(heard(&server, &token, &device).await, ["At the gate"]);
+    // By each of the addresses alone.
+    let mut given = credentials(&file);
+    let said = ["over MQTT", "over WebSocket"];
+    for (address, said) in given["mqtt"].as_array().unwrap().clone().into_iter().zip(said) {
+        given["mqtt"] = json!([address]);
+        fs::write(&file, given.to_string()).unwrap();
+        let answer = run(&["driver", "--as", file.to_str().unwrap(), "send", said]);
+        assert!(answer.contains("Accepted"), "{answer}");
+    }
+    assert_eq!(heard(&server, &token, &device).await, said);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -101,15 +101,21 @@ pub enum Scheme {
     Mqtt,
     /// `mqtts://`: over TLS.
     Mqtts,
+    /// `ws://`: over WebSocket in the clear.
+    Ws,
+    /// `wss://`: over WebSocket and TLS, for networks that let nothing but HTTPS through.
+    Wss,
 }
 
 impl Scheme {
-    const ALL: [Self; 2] = [Self::Mqtt, Self::Mqtts];
+    const ALL: [Self; 4] = [Self::Mqtt, Self::Mqtts, Self::Ws, Self::Wss];
 
     fn name(self) -> &'static str {
         match self {
             Self::Mqtt => "mqtt",
             Self::Mqtts => "mqtts",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
         }
     }
 
@@ -118,30 +124,37 @@ impl Scheme {
         match self {
             Self::Mqtt => 1883,
             Self::Mqtts => 8883,
+            Self::Ws => 80,
+            Self::Wss => 443,
         }
+    }
+
+    pub(crate) fn is_tls(self) -> bool {
+        matches!(self, Self::Mqtts | Self::Wss)
+    }
+
+    pub(crate) fn is_websocket(self) -> bool {
+        matches!(self, Self::Ws | Self::Wss)
     }
 }
 
-/// An address that this client can speak to: `mqtts://host[:port]` or `mqtt://host[:port]`.
+/// An address that this client can speak to: `mqtts://host[:port]`, `wss://host[:port]/path`, or the same without TLS as `mqtt://`
+/// and `ws://`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerAddress {
     /// What is spoken there.
     pub scheme: Scheme,
     /// A name or an IP address, without the brackets of IPv6. Over TLS the server's certificate has to be for it.
     pub host: String,
-    /// 1883, or 8883 over TLS, where the address does not say.
+    /// Where the address does not say: 1883, or 8883 over TLS; over WebSocket 80 and 443.
     pub port: u16,
+    /// Of a WebSocket, such as `/mqtt`; empty otherwise.
+    pub path: String,
 }
 
 impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { scheme, host, port } = self;
-        let scheme = scheme.name();
-        if host.contains(':') {
-            write!(f, "{scheme}://[{host}]:{port}")
-        } else {
-            write!(f, "{scheme}://{host}:{port}")
-        }
+        write!(f, "{}://{}{}", self.scheme.name(), self.authority(), self.path)
     }
 }
 
@@ -160,9 +173,7 @@ pub enum CredentialsError {
     #[error("this is not a credentials file ({0}); get a new one with `waypost device add` or `rotate`")]
     Malformed(String),
     /// None of the addresses can be used by this client.
-    #[error(
-        "no address in `mqtt` can be used: {0}; this client speaks mqtts:// and mqtt://, not ws:// or wss://"
-    )]
+    #[error("no address in `mqtt` can be used: {0}; this client speaks mqtts://, wss://, mqtt:// and ws://")]
     NoUsableAddress(String),
 }
 
@@ -270,9 +281,18 @@ impl ServerAddress {
         let (scheme, rest) = text.split_once("://").ok_or("it has no scheme")?;
         let known = Scheme::ALL.into_iter().find(|known| known.name() == scheme);
         let scheme = known.ok_or("this client does not speak that")?;
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        if rest.contains(['/', '@', '?', '#']) {
-            return Err("only a host and a port may follow the scheme");
+        let (rest, path) = match rest.split_once('/') {
+            Some((rest, path)) => (rest, format!("/{path}")),
+            None => (rest, "/".to_owned()),
+        };
+        let is_path = if scheme.is_websocket() {
+            path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
+        } else {
+            path == "/"
+        };
+        let is_host = |byte: u8| byte.is_ascii_graphic() && !b"@?#".contains(&byte);
+        if !rest.bytes().all(is_host) || !is_path {
+            return Err("only a host, a port and the path of a WebSocket may follow the scheme");
         }
         let (host, port) = if let Some(bracketed) = rest.strip_prefix('[') {
             let (host, after) = bracketed
@@ -300,7 +320,22 @@ impl ServerAddress {
             scheme,
             host: host.to_owned(),
             port,
+            path: if scheme.is_websocket() {
+                path
+            } else {
+                String::new()
+            },
         })
+    }
+
+    /// Host and port, as they stand in an address.
+    pub(crate) fn authority(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        }
     }
 }
 
@@ -315,9 +350,9 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_taken_in_order_and_those_of_other_transports_are_skipped() {
+    fn addresses_are_taken_in_order_and_what_is_not_spoken_is_passed_over() {
         let credentials = with(
-            r#"["mqtts://a:8884","mqtts://a","mqtt://b:1999","mqtt://c","mqtt://[::1]:7","wss://d/mqtt"]"#,
+            r#"["mqtts://a:8884","mqtts://a","mqtt://b:1999","mqtt://c","mqtt://[::1]:7","coap://x","wss://d/mqtt","ws://e:80"]"#,
         )
         .unwrap();
         let shown: Vec<String> = credentials.servers.iter().map(ToString::to_string).collect();
@@ -328,7 +363,9 @@ mod tests {
                 "mqtts://a:8883",
                 "mqtt://b:1999",
                 "mqtt://c:1883",
-                "mqtt://[::1]:7"
+                "mqtt://[::1]:7",
+                "wss://d:443/mqtt",
+                "ws://e:80/"
             ]
         );
     }
@@ -362,7 +399,7 @@ mod tests {
     #[test]
     fn a_file_without_a_usable_address_says_so() {
         for list in [
-            r#"["ws://a/mqtt","wss://a/mqtt"]"#,
+            r#"["mqtts://a/mqtt","wss://a b/mqtt","wss://a/m qtt","wss://u@a/","quic://a"]"#,
             "[]",
             r#"["mqtt://"]"#,
             r#"["mqtt://a:0"]"#,

@@ -48,6 +48,7 @@ mod packet;
 mod status;
 mod store;
 mod tls;
+mod websocket;
 mod writer;
 
 pub use catalogue::{BadReply, Catalogue, ReplyWords};

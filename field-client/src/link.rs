@@ -4,10 +4,11 @@ use crate::connection::{self, EVENTS_MAX, Ended, FRAMES_MAX, LinkEvent, Settings
 use crate::core::backoff::Backoff;
 use crate::packet::Version;
 use crate::tls::Tls;
-use crate::{Scheme, ServerAddress};
+use crate::{ServerAddress, websocket};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -86,19 +87,49 @@ pub(crate) fn start(server: &ServerAddress, tls: &Arc<Tls>, settings: Settings) 
             Ok(Err(error)) => return broken(error.to_string()),
             Err(_) => return broken("no connection in time".to_owned()),
         };
-        match server.scheme {
-            Scheme::Mqtt => connection::run(stream, settings, outgoing_receiver, events_sender).await,
-            Scheme::Mqtts => match timeout_at(deadline, tls.connect(stream, &server)).await {
-                Ok(Ok(stream)) => connection::run(stream, settings, outgoing_receiver, events_sender).await,
-                Ok(Err(why)) => broken(why),
-                Err(_) => broken("the server did not finish the TLS handshake in time".to_owned()),
-            },
+        let line = Line {
+            server: &server,
+            deadline,
+            settings,
+            outgoing: outgoing_receiver,
+            events: events_sender,
+        };
+        if !server.scheme.is_tls() {
+            return line.speak(stream).await;
+        }
+        match timeout_at(deadline, tls.connect(stream, &server)).await {
+            Ok(Ok(stream)) => line.speak(stream).await,
+            Ok(Err(why)) => broken(why),
+            Err(_) => broken("the server did not finish the TLS handshake in time".to_owned()),
         }
     });
     Attempt {
         outgoing,
         events,
         task,
+    }
+}
+
+/// What is to be said on a stream, once there is one.
+struct Line<'a> {
+    server: &'a ServerAddress,
+    deadline: Instant,
+    settings: Settings,
+    outgoing: mpsc::Receiver<ToServer>,
+    events: mpsc::Sender<LinkEvent>,
+}
+
+impl Line<'_> {
+    /// Speaks MQTT on it, within a WebSocket where the address says so.
+    async fn speak<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S) -> Ended {
+        if !self.server.scheme.is_websocket() {
+            return connection::run(stream, self.settings, self.outgoing, self.events).await;
+        }
+        let opened = timeout_at(self.deadline, websocket::open(stream, self.server)).await;
+        match opened.unwrap_or_else(|_| Err("the server did not answer in time".to_owned())) {
+            Ok(socket) => connection::run(socket, self.settings, self.outgoing, self.events).await,
+            Err(why) => Ended::Broken(format!("{}: {why}", self.server)),
+        }
     }
 }
 
@@ -116,9 +147,10 @@ mod tests {
     #[test]
     fn addresses_are_tried_in_turn_with_a_pause_after_the_last() {
         let server = |host: &str| ServerAddress {
-            scheme: Scheme::Mqtt,
+            scheme: crate::Scheme::Mqtt,
             host: host.to_owned(),
             port: 1883,
+            path: String::new(),
         };
         let backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
         let mut addresses = Addresses::new(vec![server("a"), server("b")], backoff);

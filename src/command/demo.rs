@@ -274,6 +274,7 @@ async fn enrol(
         scheme: Scheme::Mqtt,
         host: broker.ip().to_string(),
         port: broker.port(),
+        path: String::new(),
     }];
     let options = Options {
         app: concat!("waypost-demo ", env!("CARGO_PKG_VERSION")).to_owned(),

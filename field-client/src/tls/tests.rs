@@ -57,6 +57,7 @@ fn address() -> ServerAddress {
         scheme: Scheme::Mqtts,
         host: "waypost.example".to_owned(),
         port: 8883,
+        path: String::new(),
     }
 }
 
