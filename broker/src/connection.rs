@@ -44,6 +44,9 @@ const UNSENT_BYTES_MAX: usize = 256 * 1024;
 /// Packets that are handled under one lock.
 const PACKETS_AT_ONCE: usize = 256;
 
+/// The type of a PUBLISH packet.
+const PUBLISH: u8 = 3;
+
 thread_local! {
     static READ_BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
 }
@@ -369,6 +372,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             })
             .await;
             match wake {
+                // What others have asked for by now counts for what is published here: a client that subscribes and then has
+                // another one publish need not wait for its SUBACK, however busy the machine is.
+                Wake::Work if self.input.first().is_some_and(|first| first >> 4 == PUBLISH) => {
+                    tokio::task::yield_now().await;
+                }
                 Wake::Work => {}
                 Wake::Deadline => {
                     // The deadline has moved on with every packet since the timer was set.
