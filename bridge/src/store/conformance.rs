@@ -1,8 +1,9 @@
 //! What every engine must do: one suite, run on each of them.
 
+use super::kv::{Order, OrderedKeys, Write};
 use super::{
-    Change, DAY_MS, FjallStore, Found, FoundPositions, Log, Look, MemberCursor, MemoryStore, PositionMark,
-    Store, StoreError, Trim,
+    Change, DAY_MS, Engine, Found, FoundPositions, Log, Look, MemberCursor, MemoryStore, PositionMark, Store,
+    StoreError, Trim,
 };
 use crate::audit::{Actor, AuditEntry, Outcome};
 use crate::broadcast::Broadcast;
@@ -16,6 +17,8 @@ use crate::person::{Person, Role, SignIn};
 use crate::position::Position;
 use crate::stream::{Member, Membership, Stream, StreamKind};
 use crate::template::{Slot, SlotKind, Template};
+use proptest::prelude::*;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use waypost_proto::{ContentDigest, Cumulative, DeviceId, Epoch, Fix, OpNumber, PersonId, Seq, StreamId};
 
@@ -25,12 +28,11 @@ type Reopen = Box<dyn Fn() -> Arc<dyn Store>>;
 fn engines(case: impl Fn(&str, Reopen)) {
     let memory = Arc::new(MemoryStore::new());
     case("memory", Box::new(move || memory.clone()));
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().to_owned();
-    case(
-        "fjall",
-        Box::new(move || Arc::new(FjallStore::open(&path).unwrap())),
-    );
+    for engine in Engine::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        case(engine.name(), Box::new(move || engine.open(&path).unwrap()));
+    }
 }
 
 fn device_id(number: u32) -> DeviceId {
@@ -760,8 +762,101 @@ fn what_is_trimmed_is_gone_and_where_each_kind_begins_is_remembered() {
 
 #[test]
 fn a_folder_has_one_owner() {
-    let folder = tempfile::tempdir().unwrap();
-    let _first = FjallStore::open(folder.path()).unwrap();
-    let second = FjallStore::open(folder.path());
-    assert!(matches!(second, Err(StoreError::Locked(_))), "{:?}", second.err());
+    for engine in Engine::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let _first = engine.open(folder.path()).unwrap();
+        let second = engine.open(folder.path()).err();
+        assert!(
+            matches!(second, Some(StoreError::Locked(_))),
+            "{engine}: {second:?}"
+        );
+    }
+}
+
+/// What happens to an engine below the domain.
+#[derive(Debug, Clone)]
+enum Step {
+    Commit(Vec<Write>),
+    Restart,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    // Few keys, so that they are met again; beginnings of one another, in one table and beside it.
+    let key = (
+        prop::sample::select(b"dLeT".to_vec()),
+        prop::collection::vec(prop::sample::select(vec![0, 1, 0x7f, 0xff]), 0..4),
+    );
+    let key = key.prop_map(|(table, rest)| [&[table][..], &rest].concat());
+    // None, small ones, and some that an engine may have to keep apart.
+    let bytes = prop_oneof![20 => 0..64_usize, 1 => 4_000..4_200_usize, 1 => 0..150_000_usize];
+    let value = (any::<u8>(), bytes).prop_map(|(byte, bytes)| vec![byte; bytes]);
+    let write = (key, prop::option::weighted(0.8, value));
+    prop_oneof![
+        6 => prop::collection::vec(write, 0..30).prop_map(Step::Commit),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// Everything in all tables of [`any_step`], both ways, and each key by itself.
+fn found(keys: &dyn OrderedKeys) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut all = Vec::new();
+    for table in *b"LTde" {
+        let scan = |order| {
+            let mut found = Vec::new();
+            keys.scan(
+                &[table],
+                &[table, 0xff, 0xff, 0xff, 0xff],
+                order,
+                &mut |key, value| {
+                    found.push((key.to_vec(), value.to_vec()));
+                    Ok(ControlFlow::Continue(()))
+                },
+            )
+            .unwrap();
+            found
+        };
+        let (ascending, mut descending) = (scan(Order::Ascending), scan(Order::Descending));
+        descending.reverse();
+        assert_eq!(ascending, descending);
+        all.extend(ascending);
+    }
+    for (key, value) in &all {
+        assert_eq!(keys.read(key).unwrap().as_ref(), Some(value));
+    }
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_engine_holds_what_was_written_last(steps in prop::collection::vec(any_step(), 1..16)) {
+        let memory = MemoryStore::new();
+        let folder = tempfile::tempdir().unwrap();
+        let open = |engine: Engine| engine.open_keys(&folder.path().join(engine.name())).unwrap();
+        let mut engines = Engine::ALL.map(|engine| Some(open(engine)));
+        for step in steps {
+            match step {
+                Step::Commit(writes) => {
+                    memory.0.commit(writes.clone()).unwrap();
+                    for keys in engines.iter().flatten() {
+                        keys.commit(writes.clone()).unwrap();
+                    }
+                }
+                Step::Restart => {
+                    for (keys, engine) in engines.iter_mut().zip(Engine::ALL) {
+                        drop(keys.take());
+                        *keys = Some(open(engine));
+                    }
+                }
+            }
+            let expected = found(&memory.0);
+            for (keys, engine) in engines.iter().flatten().zip(Engine::ALL) {
+                prop_assert!(found(keys.as_ref()) == expected, "{}", engine);
+            }
+        }
+        // What sled puts there it never syncs.
+        let apart = std::fs::read_dir(folder.path().join("sled/blobs")).unwrap().count();
+        prop_assert_eq!(apart, 0);
+    }
 }

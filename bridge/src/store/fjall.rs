@@ -41,6 +41,12 @@ impl FjallStore {
     /// # Errors
     /// [`StoreError::Locked`] where another process has it, [`StoreError::Engine`].
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        FjallKeys::open(folder).map(Self)
+    }
+}
+
+impl FjallKeys {
+    pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
         let database = Database::builder(folder)
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .cache_size(CACHE_BYTES)
@@ -56,16 +62,14 @@ impl FjallStore {
             database.keyspace(name, options).map_err(engine)
         };
         let (state, log, track) = (keyspace("state")?, keyspace("log")?, keyspace("track")?);
-        Ok(Self(FjallKeys {
+        Ok(Self {
             database,
             state,
             log,
             track,
-        }))
+        })
     }
-}
 
-impl FjallKeys {
     fn keyspace(&self, key: &[u8]) -> &Keyspace {
         const LOG: [u8; 7] = [
             Table::Entries as u8,

@@ -5,17 +5,21 @@
 
 #[cfg(test)]
 mod conformance;
+mod engine;
 mod fjall;
 mod keys;
 mod kv;
 mod memory;
 mod records;
 mod retention;
+mod sled;
 
+pub use engine::{Engine, UnknownEngine};
 pub use fjall::{FjallKeys, FjallStore};
 pub use kv::{KeyedStore, Order, OrderedKeys, Visit, Write};
 pub use memory::{MemoryKeys, MemoryStore};
 pub use retention::{DAY_MS, Found, FoundPositions, LOOK_RECORDS_MAX, Log, Look, PositionMark, Trim};
+pub use sled::{SledKeys, SledStore};
 
 use crate::audit::AuditEntry;
 use crate::broadcast::Broadcast;
