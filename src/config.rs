@@ -4,6 +4,7 @@
 //! the file, flags stronger than the environment. An unknown key fails, wherever it stands.
 
 use crate::broker_choice::BrokerChoice;
+use crate::data_folder::engine_name;
 use crate::limits::Connections;
 use crate::listen_address::ListenAddress;
 use crate::tls::{CertificateSource, TlsSettings, is_host};
@@ -15,6 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use waypost_bridge::core::{CoreOptions, Retention};
+use waypost_bridge::store::Engine;
 use waypost_bridge::{BridgeOptions, SpaceProbe};
 use waypost_broker::{Limits, LinkLimits, filter};
 use waypost_proto::{FRAME_BYTES_MAX, TopicPrefix};
@@ -141,6 +143,8 @@ pub(crate) struct RetentionConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StoreConfig {
+    #[serde(with = "engine_name")]
+    pub(crate) engine: Engine,
     disk_reserve_mb: u64,
 }
 
@@ -821,6 +825,11 @@ mod tests {
             jail.create_file("other.toml", "[http]\nlisten = 'here'")?;
             let error = Config::load(File::Named(Path::new("other.toml")), &Flags::default()).unwrap_err();
             assert!(error.to_string().contains("http.listen"), "{error}");
+            jail.create_file("other.toml", "[store]\nengine = 'rocksdb'")?;
+            let error = Config::load(File::Named(Path::new("other.toml")), &Flags::default()).unwrap_err();
+            for part in ["store.engine", "rocksdb", "fjall and sled"] {
+                assert!(error.to_string().contains(part), "{error}");
+            }
             let error = Config::load(File::Named(Path::new("none.toml")), &Flags::default()).unwrap_err();
             assert!(error.to_string().contains("none.toml"), "{error}");
             Ok(())

@@ -1,6 +1,6 @@
-//! The data folder of a server: `store/`, `tls/`, `admin.token`, and `server.json` while a server runs on it.
+//! The data folder of a server: the store, `tls/`, `admin.token`, `lock`, and `server.json` while a server runs on it.
 //!
-//! The lock of the store is what keeps a second server away; `server.json` says who the first one is.
+//! The lock is what keeps a second server away; `server.json` says who the first one is.
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -11,9 +11,11 @@ use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use waypost_bridge::store::{FjallStore, StoreError};
 
-const STORE: &str = "store";
+mod stores;
+
+pub(crate) use stores::engine_name;
+
 const TOKEN_FILE: &str = "admin.token";
 const SERVER_FILE: &str = "server.json";
 /// The fewest characters of a token that is taken: 128 bits in hexadecimal digits.
@@ -98,28 +100,6 @@ impl DataFolder {
     pub(crate) fn at(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
-        }
-    }
-
-    /// Takes the store; as long as it is held no other server can have the folder.
-    pub(crate) fn open_store(&self) -> anyhow::Result<FjallStore> {
-        match FjallStore::open(&self.path.join(STORE)) {
-            Ok(store) => Ok(store),
-            Err(StoreError::Locked(_)) => {
-                let first = match self.running_server() {
-                    Ok(RunningServer { pid, addresses }) => {
-                        format!("the server with process id {pid} ({addresses})")
-                    }
-                    Err(_) => "another process".to_owned(),
-                };
-                anyhow::bail!(
-                    "{first} uses the data folder {}; stop it first, or choose another folder with --data",
-                    self.path.display()
-                )
-            }
-            Err(error) => {
-                Err(error).with_context(|| format!("the store in {} cannot be opened", self.path.display()))
-            }
         }
     }
 
@@ -245,6 +225,7 @@ impl Drop for PrivateFile {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use waypost_bridge::store::Engine;
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -268,8 +249,8 @@ mod tests {
     fn a_second_server_is_told_who_the_first_is() {
         let parent = tempfile::tempdir().unwrap();
         let folder = DataFolder::make(parent.path()).unwrap();
-        let _store = folder.open_store().unwrap();
-        let error = folder.open_store().err().unwrap().to_string();
+        let _store = folder.open_store(Engine::Fjall).unwrap();
+        let error = folder.open_store(Engine::Sled).err().unwrap().to_string();
         assert!(error.contains("another process"), "{error}");
         folder
             .announce(&Addresses {
@@ -279,7 +260,7 @@ mod tests {
                 mqtts: Some("127.0.0.1:4".parse().unwrap()),
             })
             .unwrap();
-        let error = folder.open_store().err().unwrap().to_string();
+        let error = folder.open_store(Engine::Sled).err().unwrap().to_string();
         let expected = format!(
             "process id {} (http=127.0.0.1:1 mqtt=127.0.0.1:2 mqtts=127.0.0.1:4)",
             std::process::id()

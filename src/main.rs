@@ -78,6 +78,8 @@ mod tests {
             "waypost driver --as f replay t.csv.gz --trace nds-02 --speed 10 --wait 1m",
             "waypost driver --as f replay t.csv --as-recorded",
             "waypost driver --as f status",
+            "waypost store copy --from d --to-engine sled",
+            "waypost store copy --from d --from-engine sled --to e --to-engine fjall --json",
             "waypost check-config --config waypost.toml",
         ] {
             CommandLine::try_parse_from(line.split(' '))
@@ -98,6 +100,8 @@ mod tests {
             "waypost serve --https 8443",
             "waypost device rotate 7C",
             "waypost demo --vehicles 0",
+            "waypost store copy --from d",
+            "waypost store copy --from d --to-engine rocksdb",
         ] {
             let error = CommandLine::try_parse_from(line.split(' ')).err();
             let error = error.unwrap_or_else(|| panic!("{line} must not be accepted"));

@@ -24,7 +24,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use vehicle::Vehicle;
@@ -129,7 +128,7 @@ async fn demo(arguments: Arguments, data: &Path, format: Format) -> anyhow::Resu
     };
     let config = Config::load(File::None, &flags)?;
     let folder = DataFolder::make(data)?;
-    let store = Arc::new(folder.open_store()?);
+    let (store, _lock) = folder.open_store(config.store.engine)?;
     let token = folder.make_token()?;
     let listeners = Listeners::bind(&config, when_taken).await?;
     let addresses = listeners.addresses().clone();

@@ -7,6 +7,7 @@ mod driver;
 mod key;
 mod person;
 mod serve;
+mod store;
 
 use crate::output::Format;
 use anyhow::Context;
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Key(key::Arguments),
     /// Be a driver's device: send, reply, listen, drive a recorded trace
     Driver(driver::Arguments),
+    /// Move the data of a server that does not run to another engine
+    Store(store::Arguments),
     /// Say whether the settings fit together, and what they come to
     CheckConfig(check_config::Arguments),
 }
@@ -42,6 +45,7 @@ impl Command {
             Self::Person(arguments) => person::run(arguments, format),
             Self::Key(arguments) => key::run(arguments, format),
             Self::Driver(arguments) => driver::run(arguments, format),
+            Self::Store(arguments) => store::run(arguments, format),
             Self::CheckConfig(arguments) => check_config::run(&arguments, format),
         }
     }

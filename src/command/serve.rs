@@ -9,7 +9,6 @@ use crate::{secret, telemetry};
 use anyhow::Context;
 use serde::Serialize;
 use std::path::PathBuf;
-use std::sync::Arc;
 use waypost_bridge::Bridge;
 use waypost_bridge::person::{NewPerson, Role};
 use waypost_dispatch_api::hash_password;
@@ -67,7 +66,7 @@ async fn serve(config: Config, format: Format) -> anyhow::Result<()> {
     let mut interrupts = Interrupts::catch()?;
     let folder = DataFolder::make(&config.server.data)?;
     // First of all: whoever holds the store owns the folder.
-    let store = Arc::new(folder.open_store()?);
+    let (store, _lock) = folder.open_store(config.store.engine)?;
     let token = folder.make_token()?;
     let listeners = Listeners::bind(&config, |_| WhenTaken::Fail).await?;
     let addresses = listeners.addresses().clone();

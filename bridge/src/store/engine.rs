@@ -1,15 +1,13 @@
 //! Which engine keeps the data: what a person chooses by name.
 
-use super::kv::KeyedStore;
-#[cfg(test)]
-use super::kv::OrderedKeys;
+use super::kv::{KeyedStore, OrderedKeys};
 use super::{FjallKeys, SledKeys, Store, StoreError};
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// An engine that keeps a store in a folder. One cannot read what another wrote.
+/// An engine that keeps a store in a folder. One cannot read what another wrote; [`super::copy`] moves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
     /// fjall, the default.
@@ -42,7 +40,6 @@ impl Engine {
     }
 
     /// The same without a meaning, and without beginning a new generation.
-    #[cfg(test)]
     pub(super) fn open_keys(self, folder: &Path) -> Result<Box<dyn OrderedKeys>, StoreError> {
         Ok(match self {
             Self::Fjall => Box::new(FjallKeys::open(folder)?),

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod conformance;
+mod copy;
 mod engine;
 mod fjall;
 mod keys;
@@ -14,6 +15,7 @@ mod records;
 mod retention;
 mod sled;
 
+pub use copy::{Copied, CopyError, copy};
 pub use engine::{Engine, UnknownEngine};
 pub use fjall::{FjallKeys, FjallStore};
 pub use kv::{KeyedStore, Order, OrderedKeys, Visit, Write};
