@@ -23,5 +23,6 @@ mod round_trip;
 mod server;
 mod shutdown;
 mod space;
+mod store_copy;
 mod tidy;
 mod tls;
