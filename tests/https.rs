@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 fn credentials(file: &Path) -> Value {
     serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
@@ -181,11 +182,8 @@ async fn commands_speak_https_to_a_server_whose_authority_they_are_given() {
     );
 }
 
-#[tokio::test]
-async fn a_websocket_over_tls_carries_mqtt() {
-    let server = Server::start();
-    let (device, file) = server.add_device("truck-17");
-    let file = credentials(&file);
+/// TLS to one of the server's listeners.
+async fn over_tls(address: &str, file: &Value) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     let ca = file["ca"].as_str().unwrap();
     roots
@@ -196,12 +194,17 @@ async fn a_websocket_over_tls_carries_mqtt() {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let stream = TcpStream::connect(&server.https).await.unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
-    let mut stream = TlsConnector::from(Arc::new(config))
+    TlsConnector::from(Arc::new(config))
         .connect(name, stream)
         .await
-        .unwrap();
+        .unwrap()
+}
+
+/// A WebSocket for MQTT that has been taken up.
+async fn websocket(server: &Server, file: &Value) -> TlsStream<TcpStream> {
+    let mut stream = over_tls(&server.https, file).await;
     let handshake = "GET /mqtt HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: mqtt\r\n\r\n";
     stream.write_all(handshake.as_bytes()).await.unwrap();
@@ -210,18 +213,26 @@ async fn a_websocket_over_tls_carries_mqtt() {
         head.push(stream.read_u8().await.unwrap());
     }
     assert!(head.starts_with(b"HTTP/1.1 101 "));
+    stream
+}
 
+/// The CONNECT of a device that listens.
+fn connect(file: &Value) -> Vec<u8> {
+    let device = file["device"].as_str().unwrap();
     let connect = v5::Connect {
         keep_alive: 60,
-        client_id: device.clone(),
+        client_id: format!("{device}-test"),
         clean_start: true,
         properties: None,
     };
-    let secret = file["secret"].as_str().unwrap();
+    let login = v5::Login::new(device, file["secret"].as_str().unwrap());
     let mut packet = bytes::BytesMut::new();
-    connect
-        .write(&None, &Some(v5::Login::new(device, secret)), &mut packet)
-        .unwrap();
+    connect.write(&None, &Some(login), &mut packet).unwrap();
+    packet.to_vec()
+}
+
+async fn speak_over_websocket(stream: &mut TlsStream<TcpStream>, file: &Value) {
+    let packet = connect(file);
     // A frame whose mask is zero.
     let length = u8::try_from(packet.len()).unwrap();
     assert!(length < 126);
@@ -232,6 +243,53 @@ async fn a_websocket_over_tls_carries_mqtt() {
     stream.read_exact(&mut answer).await.unwrap();
     // A binary frame with a CONNACK whose reason is success.
     assert_eq!((answer[0], answer[2], answer[5]), (0x82, 0x20, 0), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_websocket_over_tls_carries_mqtt() {
+    let server = Server::start();
+    let (_, file) = server.add_device("truck-17");
+    let file = credentials(&file);
+    let mut stream = websocket(&server, &file).await;
+    speak_over_websocket(&mut stream, &file).await;
+}
+
+#[tokio::test]
+async fn peers_who_fall_silent_in_any_handshake_delay_nobody() {
+    let server = Server::start();
+    let (_, file) = server.add_device("truck-17");
+    let file = credentials(&file);
+    let (mut in_tcp, mut in_tls) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        for address in [&server.https, &server.mqtts, &server.http, &server.mqtt] {
+            in_tcp.push(TcpStream::connect(address).await.unwrap());
+        }
+        // The first bytes of a ClientHello, and of an HTTP request, and then nothing.
+        for (address, begun) in [
+            (&server.mqtts, &b"\x16\x03\x01\x02"[..]),
+            (&server.http, b"GET /mqtt HT"),
+        ] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(begun).await.unwrap();
+            in_tcp.push(stream);
+        }
+        in_tls.push(over_tls(&server.https, &file).await);
+        in_tls.push(over_tls(&server.mqtts, &file).await);
+        // Taken up, and no CONNECT.
+        in_tls.push(websocket(&server, &file).await);
+        let mut half = over_tls(&server.mqtts, &file).await;
+        half.write_all(&connect(&file)[..5]).await.unwrap();
+        in_tls.push(half);
+    }
+    let mut stream = websocket(&server, &file).await;
+    speak_over_websocket(&mut stream, &file).await;
+    let mut stream = over_tls(&server.mqtts, &file).await;
+    stream.write_all(&connect(&file)).await.unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!((answer[0], answer[3]), (0x20, 0), "{answer:?}");
+    // Everybody else was there all the time.
+    assert_eq!((in_tcp.len(), in_tls.len()), (120, 80));
 }
 
 #[test]
