@@ -19,6 +19,7 @@ mod session;
 mod template;
 mod topic;
 mod up;
+mod window;
 /// The generated messages, as `proto/waypost/v1/frame.proto` describes them.
 #[allow(
     missing_docs,
@@ -47,6 +48,7 @@ pub use topic::{InvalidTopic, Topic, TopicPrefix};
 pub use up::{
     Body, ContentDigest, NumberedOperation, Operation, TEXT_BYTES_MAX, UpFrameError, number_operations,
 };
+pub use window::Window;
 
 /// Largest frame in either direction, in bytes; a larger one is refused as `TOO_LARGE` before it is decoded.
 pub const FRAME_BYTES_MAX: usize = 65_536;
