@@ -1,7 +1,7 @@
 //! What devices are told: acknowledgements, refusals, and entries within a window, repeated until they are held.
 
 use super::session::{Phase, Session, UnderWay, Welcome};
-use super::{Core, Fetch, GroupFetch, Now, Output};
+use super::{Core, Fetch, GroupFetch, Lane, Now, Output, StreamState};
 use crate::entry::{Author, Entry, EntryBody, Moment, Rung};
 use crate::group::GroupId;
 use crate::link::Subscriptions;
@@ -17,6 +17,10 @@ use waypost_proto::{Cumulative, DeviceId, Epoch, OpNumber, Stamp, StreamId};
 const FETCH_ENTRIES: usize = 64;
 /// How many ranges of accepted operations a frame names; the others are named once a gap closes.
 const ACCEPTED_RANGES_MAX: usize = 16;
+/// How many ranges a device holds above a gap; an entry that would open another waits for its turn.
+const DEVICE_RANGES_MAX: usize = 8;
+/// What the head of a run, or a longer length of one, takes of a frame.
+const RUN_BYTES: usize = 20;
 
 impl Core {
     /// Makes the outputs that everything handled since the last call asks for.
@@ -25,69 +29,103 @@ impl Core {
             self.speak_to_group(stream);
         }
         while let Some(device) = self.dirty.pop_first() {
-            self.speak(device, None, now);
+            self.speak(device, now);
         }
         self.sweep.arm(now);
         self.commit();
     }
 
-    /// Entries that were asked for by [`Output::Fetch`], ascending.
+    /// Entries that were asked for by [`Output::Fetch`], ascending. They are gathered until all that is due, or all that
+    /// there is room for, can go together.
     pub fn handle_fetched(&mut self, fetch: Fetch, entries: Vec<Entry>, now: Now) {
+        let Fetch { device, stream, .. } = fetch;
         let Some(session) = self
             .sessions
-            .get_mut(&fetch.device)
+            .get_mut(&device)
             .filter(|session| session.tag == fetch.tag)
         else {
             return;
         };
         session.fetching = false;
-        let first_seq = self.sweep.first_seq_of(fetch.stream);
-        let Some(state) = self.streams.get(&fetch.stream) else {
+        self.dirty.insert(device);
+        let first_seq = self.sweep.first_seq_of(stream);
+        let Some(state) = self.streams.get(&stream) else {
             return;
         };
         let held = self
             .transfers
-            .get(&(fetch.device, session.epoch))
-            .and_then(|held| held.get(&fetch.stream));
-        let flow = session.flows.get(&fetch.stream).copied().unwrap_or_default();
+            .get(&(device, session.epoch))
+            .and_then(|held| held.get(&stream));
+        let flow = session.flows.entry(stream).or_default();
         let reached = held.map_or(0, Cumulative::through).max(flow.sent_through);
-        let (mut items, mut scanned) = deliverable(&state.stream, fetch, held, entries);
-        if reached < fetch.after {
-            // The read began behind what was trimmed, or behind what this reader may not know.
-            let skipped = Item::Skip {
-                stream: fetch.stream,
-                first_seq: reached + 1,
-                last_seq: fetch.after,
-                reason: if fetch.after < first_seq {
-                    SkipReason::Trimmed
-                } else {
-                    SkipReason::NotAMember
-                },
-            };
-            items.insert(0, skipped);
+        let mut known = held.cloned().unwrap_or_default();
+        for &seq in &flow.ahead {
+            known.insert(seq);
         }
-        let room = self.options.window_bytes.saturating_sub(session.under_way_bytes);
-        let mut bytes = 0;
-        let fitting = items.iter().take_while(|item| {
-            let before = bytes;
-            bytes += item.bytes();
-            before < room
-        });
-        let fitting = fitting.count();
-        if fitting < items.len() {
-            items.truncate(fitting);
-            scanned = items.last().map_or(reached, |item| item.place().last_seq);
-        }
-        session.flows.entry(fetch.stream).or_default().sent_through = scanned;
-        let (catalogue, locale) = (session.catalogue.known, session.locale.clone());
-        for item in &mut items {
-            if let Item::Entry(entry, terms) = item {
-                *terms = self.terms(entry, catalogue, &locale);
+        let (mut found, scanned) = deliverable(&state.stream, fetch, &known, entries);
+        match fetch.lane {
+            // The stream has moved meanwhile: what was read no longer continues it.
+            Lane::Ordinary if reached != fetch.reached => return,
+            Lane::Ordinary => {
+                if reached < fetch.after {
+                    // The read began behind what was trimmed, or behind what this reader may not know.
+                    let skipped = Found::Skip {
+                        first_seq: reached + 1,
+                        last_seq: fetch.after,
+                        reason: if fetch.after < first_seq {
+                            SkipReason::Trimmed
+                        } else {
+                            SkipReason::NotAMember
+                        },
+                    };
+                    found.insert(0, skipped);
+                }
+                flow.sent_through = scanned;
+            }
+            Lane::Urgent => {
+                flow.ahead.insert(fetch.head);
             }
         }
-        self.dirty.insert(fetch.device);
-        self.speak(fetch.device, Some(items), now);
+        let items = self.items(device, fetch, found);
+        if let Some(session) = self.sessions.get_mut(&device) {
+            session.gathered.extend(items);
+        }
+        self.speak(device, now);
         self.commit();
+    }
+
+    /// As what is found goes to this device.
+    fn items(&self, device: DeviceId, fetch: Fetch, found: Vec<Found>) -> Vec<Item> {
+        let Some(session) = self.sessions.get(&device) else {
+            return Vec::new();
+        };
+        let base = WireBase {
+            epoch: Some(session.epoch),
+            base_ms: session.welcome_ms,
+        };
+        let what = |found| match found {
+            Found::Entry(entry) => {
+                let terms = self.terms(&entry, session.catalogue.known, &session.locale);
+                let wire = Box::new(entry_to_wire(&entry, base, &terms));
+                What::Entry(entry, wire, terms.kind)
+            }
+            Found::Skip {
+                first_seq,
+                last_seq,
+                reason,
+            } => What::Skip(wire::SkipRange {
+                stream: fetch.stream.number(),
+                first_seq,
+                count: last_seq - first_seq + 1,
+                reason: reason.into(),
+            }),
+        };
+        let item = |found| Item {
+            stream: fetch.stream,
+            lane: fetch.lane,
+            what: what(found),
+        };
+        found.into_iter().map(item).collect()
     }
 
     /// Some timers have run out: what they guard goes again.
@@ -97,12 +135,17 @@ impl Core {
                 break;
             }
             self.timers.remove(&(at, device));
+            let repeat_max = self.options.repeat_max;
             let Some(session) = self.sessions.get_mut(&device) else {
                 continue;
             };
             session.repeat_at = None;
-            session.repeat_after = (session.repeat_after * 2).min(self.options.repeat_max);
-            session.rewind();
+            // What is nearly due goes in the same frame rather than after a doubled interval.
+            let interval = session.repeat_interval(repeat_max);
+            if let Some(before) = now.monotonic.checked_sub(interval / 2) {
+                session.rewind_sent_before(before);
+            }
+            session.repeat_after = (session.repeat_after * 2).min(repeat_max);
             session.groups.repeat();
             session.catalogue.repeat();
             metrics::counter!("waypost_bridge_repetitions_total").increment(1);
@@ -111,79 +154,196 @@ impl Core {
         self.sweep(now);
     }
 
-    /// Publishes what a session has to say, with the entries that were `fetched`; asks for entries first where none
-    /// were and there are some and room for them.
-    fn speak(&mut self, device: DeviceId, fetched: Option<Vec<Item>>, now: Now) {
+    /// Publishes what a session has to say; asks for entries first where there are some and room for them. Its
+    /// acknowledgements wait for them and ride along: the answer comes at once.
+    fn speak(&mut self, device: DeviceId, now: Now) {
         let Some(session) = self.sessions.get(&device) else {
             return;
         };
         if session.fetching {
             return;
         }
-        if fetched.is_none()
-            && let Some(fetch) = self.next_fetch(device, session)
-        {
-            // The acknowledgements wait for the entries and ride with them: the answer comes at once.
-            self.sessions
-                .get_mut(&device)
-                .expect("it was just looked at")
-                .fetching = true;
+        if let Some(fetch) = self.next_fetch(device, session) {
+            let session = self.sessions.get_mut(&device).expect("it was just looked at");
+            session.fetching = true;
             self.outputs.push_back(Output::Fetch(fetch));
             return;
         }
-        let mut frame = self.control_frame(device);
-        let mut packed = Vec::new();
-        for item in fetched.unwrap_or_default() {
-            let room = self.options.frame_bytes;
-            if frame.encoded_len() > 0 && frame.encoded_len() + item.bytes() > room && has_items(&frame) {
-                let full = std::mem::replace(&mut frame, self.stamped(device));
+        self.say(device, now);
+    }
+
+    /// Packs what was gathered into frames, the urgent apart from the rest, which would make them longer.
+    fn say(&mut self, device: DeviceId, now: Now) {
+        let mut gathered = match self.sessions.get_mut(&device) {
+            Some(session) => std::mem::take(&mut session.gathered),
+            None => return,
+        };
+        gathered.sort_by_key(|item| item.lane);
+        let mut frames_left = self.sessions.get(&device).map_or(0, |session| {
+            session
+                .window
+                .frames_beside(session.under_way_bytes + urgent_bytes(&gathered))
+        });
+        let empty = self.stamped(device);
+        let mut frame = self.control_frame(device, now);
+        let (mut packed, mut in_frame) = (Vec::new(), None);
+        let mut items = gathered.into_iter();
+        while let Some(item) = items.next() {
+            let name = self.unnamed(device, &item);
+            let name_bytes = name.as_ref().map_or(0, |(_, name)| name.encoded_len() + 4);
+            let over = frame.encoded_len() + item.bytes() + RUN_BYTES + name_bytes > self.options.frame_bytes;
+            let other_lane = in_frame.is_some_and(|lane| lane != item.lane);
+            if frame != empty && (over || other_lane) {
+                let full = std::mem::replace(&mut frame, empty.clone());
                 self.publish(device, full);
+                in_frame = None;
             }
-            self.name_author(device, &item, &mut frame);
+            if in_frame.is_none() && item.lane == Lane::Ordinary {
+                if frames_left == 0 {
+                    self.put_back(device, std::iter::once(item).chain(items));
+                    break;
+                }
+                frames_left -= 1;
+            }
+            in_frame = Some(item.lane);
+            if let Some((author, name)) = name {
+                frame.names.push(name);
+                if let Some(session) = self.sessions.get_mut(&device) {
+                    session.named.insert(author);
+                }
+            }
             packed.push(item.place());
-            item.put(&mut frame, self.sessions.get(&device));
+            item.put(&mut frame);
         }
-        if frame != self.stamped(device) {
+        if frame != empty {
             self.publish(device, frame);
         }
         self.note_sent(device, packed, now);
     }
 
-    /// The next stretch of entries that a session may be sent.
+    /// What found no room is read again when there is some: until then it may be trimmed, or no longer be the reader's.
+    fn put_back(&mut self, device: DeviceId, items: impl Iterator<Item = Item>) {
+        let Some(session) = self.sessions.get_mut(&device) else {
+            return;
+        };
+        for item in items {
+            let flow = session.flows.entry(item.stream).or_default();
+            flow.sent_through = flow.sent_through.min(item.place().first_seq - 1);
+        }
+    }
+
+    /// What a session may be sent next: urgent entries, then streams with the newest entries first.
     fn next_fetch(&self, device: DeviceId, session: &Session) -> Option<Fetch> {
-        if session.phase != Phase::Open || session.under_way_bytes >= self.options.window_bytes {
+        if session.phase != Phase::Open {
             return None;
         }
-        let held = self.transfers.get(&(device, session.epoch));
-        let member = Member::Device(device);
-        self.streams_of.get(&device)?.iter().find_map(|&stream| {
-            let state = self.streams.get(&stream)?;
-            let mut head = state.stream.readable_head(member, state.head);
-            if self.listens(session) && matches!(state.stream.kind, StreamKind::Group(_)) {
-                // What is about to go out on the group's topic does not go to the device's own first.
-                head = head.min(self.group_sent.get(&stream).copied().unwrap_or(0));
-            }
-            let held = held
-                .and_then(|held| held.get(&stream))
-                .map_or(0, Cumulative::through);
-            let sent = session.flows.get(&stream).map_or(0, |flow| flow.sent_through);
-            let after = held.max(sent);
-            if after >= head {
-                return None;
-            }
-            // Whatever comes before the first entry that is there for this reader is said without reading.
-            let first = state.stream.first_readable_from(member, after + 1)?;
-            let first = first.max(self.first_seq(stream)).min(head + 1);
-            let fetch = Fetch {
-                device,
-                tag: session.tag,
-                stream,
-                after: first - 1,
-                head,
-                limit: FETCH_ENTRIES,
-            };
-            Some(fetch)
+        let streams = self.streams_of.get(&device)?;
+        let gathered = Gathered::of(session);
+        let window = session.window.bytes();
+        // What was gathered in order may be put back: what fits above a gap is not known any more.
+        if gathered.ordinary == 0
+            && session.under_way_bytes + gathered.urgent < window + self.options.frame_bytes
+            && let Some(urgent) = streams
+                .iter()
+                .find_map(|&stream| self.next_urgent(device, session, stream))
+        {
+            return Some(urgent);
+        }
+        let frames = session
+            .window
+            .frames_beside(session.under_way_bytes + gathered.urgent);
+        if gathered.ordinary >= frames * self.options.frame_bytes {
+            return None;
+        }
+        streams
+            .iter()
+            .filter_map(|&stream| self.next_ordinary(device, session, stream))
+            .max_by_key(|fetch| {
+                (
+                    self.streams.get(&fetch.stream).map(|state| state.last_ms),
+                    fetch.stream,
+                )
+            })
+    }
+
+    /// The first urgent entry of a stream that lies ahead of what was sent and fits into what the device can hold above
+    /// a gap.
+    fn next_urgent(&self, device: DeviceId, session: &Session, stream: StreamId) -> Option<Fetch> {
+        let (state, held, reached) = self.reached(device, session, stream)?;
+        let head = self.sendable_head(device, session, state);
+        let mut seqs = self.urgent.between(stream, reached + 1, head).peekable();
+        seqs.peek()?;
+        let mut known = held.cloned().unwrap_or_default();
+        known.insert_range(1, reached);
+        for &seq in session.flows.get(&stream).iter().flat_map(|flow| &flow.ahead) {
+            known.insert(seq);
+        }
+        let seq = seqs.find(|&seq| {
+            !known.contains(seq)
+                && state.stream.may_read(Member::Device(device), seq)
+                && known.clone().insert_within(seq, DEVICE_RANGES_MAX)
+        })?;
+        Some(Fetch {
+            device,
+            tag: session.tag,
+            stream,
+            lane: Lane::Urgent,
+            reached,
+            after: seq - 1,
+            head: seq,
+            limit: 1,
         })
+    }
+
+    /// The next stretch of a stream in its order.
+    fn next_ordinary(&self, device: DeviceId, session: &Session, stream: StreamId) -> Option<Fetch> {
+        let (state, _, reached) = self.reached(device, session, stream)?;
+        let head = self.sendable_head(device, session, state);
+        if reached >= head {
+            return None;
+        }
+        // Whatever comes before the first entry that is there for this reader is said without reading.
+        let first = state
+            .stream
+            .first_readable_from(Member::Device(device), reached + 1)?;
+        let first = first.max(self.first_seq(stream)).min(head + 1);
+        Some(Fetch {
+            device,
+            tag: session.tag,
+            stream,
+            lane: Lane::Ordinary,
+            reached,
+            after: first - 1,
+            head,
+            limit: FETCH_ENTRIES,
+        })
+    }
+
+    /// A stream with what the device holds of it, and how far it was sent in its order.
+    fn reached(
+        &self,
+        device: DeviceId,
+        session: &Session,
+        stream: StreamId,
+    ) -> Option<(&StreamState, Option<&Cumulative>, u64)> {
+        let state = self.streams.get(&stream)?;
+        let held = self
+            .transfers
+            .get(&(device, session.epoch))
+            .and_then(|held| held.get(&stream));
+        let sent = session.flows.get(&stream).map_or(0, |flow| flow.sent_through);
+        Some((state, held, held.map_or(0, Cumulative::through).max(sent)))
+    }
+
+    /// The last entry of a stream that may go to the device on its own topic.
+    fn sendable_head(&self, device: DeviceId, session: &Session, state: &StreamState) -> u64 {
+        let head = state.stream.readable_head(Member::Device(device), state.head);
+        if self.listens(session) && matches!(state.stream.kind, StreamKind::Group(_)) {
+            // What is about to go out on the group's topic does not go to the device's own first.
+            head.min(self.group_sent.get(&state.stream.id).copied().unwrap_or(0))
+        } else {
+            head
+        }
     }
 
     /// Whether a session hears what goes out on the topics of its groups.
@@ -246,10 +406,10 @@ impl Core {
         if last < fetch.head {
             self.dirty_groups.insert(fetch.stream);
         }
-        let terms = EntryTerms::default();
+        let (base, terms) = (WireBase::of_group(now), EntryTerms::default());
         let places: Vec<Place> = entries
             .iter()
-            .map(|entry| place_of(entry, entry_bytes(entry, &terms)))
+            .map(|entry| place_of(entry, in_frame(entry_to_wire(entry, base, &terms).encoded_len())))
             .collect();
         let bytes: usize = places.iter().map(|place| place.bytes).sum();
         let (mut in_step, mut oldest_catalogue) = (Vec::new(), u32::MAX);
@@ -271,7 +431,7 @@ impl Core {
             let wrote_some = places
                 .iter()
                 .any(|place| place.author == Some(Author::Device(*device)));
-            let has_room = session.under_way_bytes + bytes <= self.options.window_bytes;
+            let has_room = session.under_way_bytes + bytes <= session.window.bytes();
             if whole && held.max(sent) == fetch.after && has_room && !wrote_some {
                 in_step.push(*device);
             }
@@ -301,10 +461,7 @@ impl Core {
         let mut frame = empty.clone();
         let mut named = BTreeSet::new();
         for entry in entries {
-            let base = WireBase {
-                epoch: None,
-                base_ms: now.wall_ms,
-            };
+            let base = WireBase::of_group(now);
             let terms = self.terms(entry, oldest_catalogue, FALLBACK_LOCALE);
             let wire = entry_to_wire(entry, base, &terms);
             if !frame.entries.is_empty()
@@ -374,7 +531,7 @@ impl Core {
     }
 
     /// Everything but entries; what it says is no longer due.
-    fn control_frame(&mut self, device: DeviceId) -> wire::DownFrame {
+    fn control_frame(&mut self, device: DeviceId, now: Now) -> wire::DownFrame {
         let mut frame = self.stamped(device);
         let groups = match self.sessions.get(&device) {
             Some(session) if session.groups.due => self.groups_of(device),
@@ -408,6 +565,9 @@ impl Core {
             frame.accepted_through = ledger.durable.through();
             frame.accepted_ranges = ledger.durable.to_wire_within(ACCEPTED_RANGES_MAX);
         }
+        if session.groups.due || session.catalogue.due {
+            session.small_said = Some(now.monotonic);
+        }
         if std::mem::take(&mut session.groups.due) {
             frame.groups = Some(wire::Groups { groups });
         }
@@ -438,21 +598,22 @@ impl Core {
         frame
     }
 
-    /// An author's name goes along the first time it is one in a session; a device knows its own.
-    fn name_author(&mut self, device: DeviceId, item: &Item, frame: &mut wire::DownFrame) {
-        let Item::Entry(entry, _) = item else { return };
+    /// The name of an item's author, which goes along the first time that it is one in a session; a device knows its own.
+    fn unnamed(&self, device: DeviceId, item: &Item) -> Option<(Author, wire::AuthorName)> {
+        let What::Entry(entry, ..) = &item.what else {
+            return None;
+        };
         let about = match entry.body {
             EntryBody::Membership(member, _) => Author::Device(member),
             EntryBody::Text(_) | EntryBody::Reply(_) => entry.author,
         };
-        if about == Author::Device(device) {
-            return;
-        }
-        if let Some(session) = self.sessions.get_mut(&device)
-            && session.named.insert(about)
-        {
-            frame.names.extend(self.name_on_wire(about));
-        }
+        let known = about == Author::Device(device)
+            || self
+                .sessions
+                .get(&device)
+                .is_none_or(|session| session.named.contains(&about));
+        let name = if known { None } else { self.name_on_wire(about) };
+        name.map(|name| (about, name))
     }
 
     fn publish(&mut self, device: DeviceId, frame: wire::DownFrame) {
@@ -467,32 +628,36 @@ impl Core {
             return;
         };
         let mut sent: BTreeMap<StreamId, (u64, bool)> = BTreeMap::new();
-        for Place {
-            stream,
-            last_seq,
-            bytes,
-            author,
-        } in places
-        {
-            let own = author == Some(Author::Device(device));
-            if session
-                .under_way
-                .insert((stream, last_seq), UnderWay { bytes, own })
-                .is_none()
-            {
-                session.under_way_bytes += bytes;
+        let mut ahead = Vec::new();
+        for place in places {
+            let Place { stream, last_seq, .. } = place;
+            let own = place.author == Some(Author::Device(device));
+            let under_way = UnderWay {
+                bytes: place.bytes,
+                sent: now.monotonic,
+                is_held: false,
+                own,
+            };
+            session.under_way_bytes += place.bytes;
+            if let Some(before) = session.under_way.insert((stream, last_seq), under_way) {
+                session.under_way_bytes -= before.bytes;
+            }
+            if place.lane == Lane::Urgent {
+                if session.told_sent.insert((stream, last_seq)) {
+                    ahead.push((stream, last_seq, own));
+                }
+                continue;
             }
             let (through, only_own) = sent.entry(stream).or_insert((0, true));
             *through = last_seq;
             *only_own &= own;
         }
-        let awaits = session.awaits();
-        if awaits && session.repeat_at.is_none() {
-            let at = now.monotonic + session.repeat_after;
-            session.repeat_at = Some(at);
-            self.timers.insert((at, device));
-        } else if !awaits && let Some(at) = session.repeat_at.take() {
-            self.timers.remove(&(at, device));
+        let due = session.repetition_due(self.options.repeat_max);
+        if session.repeat_at != due {
+            if let Some(at) = std::mem::replace(&mut session.repeat_at, due) {
+                self.timers.remove(&(at, device));
+            }
+            self.timers.extend(due.map(|at| (at, device)));
         }
         let offset_ms = session.offset_ms();
         let device_ms = Some(now.wall_ms.saturating_sub(offset_ms));
@@ -501,32 +666,102 @@ impl Core {
             server_ms: now.wall_ms,
             offset_ms: Some(offset_ms),
         };
+        let member = Member::Device(device);
+        for (stream, seq, own) in ahead {
+            let mut cursor = self.cursors.get(&(stream, member)).cloned().unwrap_or_default();
+            if seq <= cursor.sent || cursor.delivered.contains(seq) {
+                continue;
+            }
+            self.reach(stream, member, Rung::Sent, (seq, seq), moment, own, now);
+            if seq == cursor.sent + 1 {
+                cursor.sent = seq;
+                self.put_cursor(stream, member, cursor);
+            }
+        }
         for (stream, (through, only_own)) in sent {
-            let member = Member::Device(device);
             let mut cursor = self.cursors.get(&(stream, member)).cloned().unwrap_or_default();
             if through > cursor.sent {
-                self.reach(
-                    stream,
-                    member,
-                    Rung::Sent,
-                    (cursor.sent + 1, through),
-                    moment,
-                    only_own,
-                    now,
-                );
+                for range in self.sent_first(device, stream, cursor.sent + 1, through) {
+                    self.reach(stream, member, Rung::Sent, range, moment, only_own, now);
+                }
                 cursor.sent = through;
                 self.put_cursor(stream, member, cursor);
             }
         }
     }
+
+    /// Of entries that are sent in their order, those for the first time: in ranges between the urgent ones, which are
+    /// told one by one, as they may have been sent before.
+    fn sent_first(&self, device: DeviceId, stream: StreamId, first: u64, last: u64) -> Vec<(u64, u64)> {
+        let delivered = self
+            .cursors
+            .get(&(stream, Member::Device(device)))
+            .map(|cursor| &cursor.delivered);
+        let told = |seq| {
+            delivered.is_some_and(|delivered| delivered.contains(seq))
+                || self
+                    .sessions
+                    .get(&device)
+                    .is_some_and(|session| session.told_sent.contains(&(stream, seq)))
+        };
+        let (mut ranges, mut from) = (Vec::new(), first);
+        for seq in self.urgent.between(stream, first, last) {
+            if from < seq {
+                ranges.push((from, seq - 1));
+            }
+            if !told(seq) {
+                ranges.push((seq, seq));
+            }
+            from = seq + 1;
+        }
+        if from <= last {
+            ranges.push((from, last));
+        }
+        ranges
+    }
+}
+
+/// What was fetched for the next frames, in bytes.
+struct Gathered {
+    urgent: usize,
+    ordinary: usize,
+}
+
+impl Gathered {
+    fn of(session: &Session) -> Self {
+        let urgent = urgent_bytes(&session.gathered);
+        let all: usize = session.gathered.iter().map(Item::bytes).sum();
+        Self {
+            urgent,
+            ordinary: all - urgent,
+        }
+    }
+}
+
+fn urgent_bytes(items: &[Item]) -> usize {
+    let urgent = items.iter().filter(|item| item.lane == Lane::Urgent);
+    urgent.map(Item::bytes).sum()
 }
 
 /// Something that moves a transfer position.
 #[derive(Debug)]
-enum Item {
-    Entry(Box<Entry>, EntryTerms),
+pub(super) struct Item {
+    stream: StreamId,
+    lane: Lane,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Entry(Box<Entry>, Box<wire::Entry>, wire::StreamKind),
+    Skip(wire::SkipRange),
+}
+
+/// What a stretch of a stream holds for a reader.
+#[derive(Debug)]
+enum Found {
+    Entry(Box<Entry>),
     Skip {
-        stream: StreamId,
         first_seq: u64,
         last_seq: u64,
         reason: SkipReason,
@@ -545,74 +780,58 @@ struct EntryTerms {
 #[derive(Debug, Clone)]
 struct Place {
     stream: StreamId,
+    lane: Lane,
+    first_seq: u64,
     last_seq: u64,
     bytes: usize,
     author: Option<Author>,
 }
 
 impl Item {
-    /// About how many bytes it adds to a frame.
+    /// How many bytes it adds to a frame that has begun its run.
     fn bytes(&self) -> usize {
-        match self {
-            Self::Entry(entry, terms) => entry_bytes(entry, terms),
-            Self::Skip { .. } => 14,
+        match &self.what {
+            What::Entry(_, wire, _) => in_frame(wire.encoded_len()),
+            What::Skip(skip) => in_frame(skip.encoded_len()),
         }
     }
 
     fn place(&self) -> Place {
         let bytes = self.bytes();
-        match self {
-            Self::Entry(entry, _) => place_of(entry, bytes),
-            Self::Skip { stream, last_seq, .. } => Place {
-                stream: *stream,
-                last_seq: *last_seq,
+        match &self.what {
+            What::Entry(entry, ..) => Place {
+                lane: self.lane,
+                ..place_of(entry, bytes)
+            },
+            What::Skip(skip) => Place {
+                stream: self.stream,
+                lane: self.lane,
+                first_seq: skip.first_seq,
+                last_seq: skip.first_seq + skip.count - 1,
                 bytes,
                 author: None,
             },
         }
     }
 
-    fn put(self, frame: &mut wire::DownFrame, session: Option<&Session>) {
-        let Some(session) = session else { return };
-        match self {
-            Self::Entry(entry, terms) => {
-                let base = WireBase {
-                    epoch: Some(session.epoch),
-                    base_ms: session.welcome_ms,
-                };
-                let wire = entry_to_wire(&entry, base, &terms);
-                put_entry(&mut frame.entries, &entry, wire, terms.kind);
-            }
-            Self::Skip {
-                stream,
-                first_seq,
-                last_seq,
-                reason,
-            } => frame.skips.push(wire::SkipRange {
-                stream: stream.number(),
-                first_seq,
-                count: last_seq - first_seq + 1,
-                reason: reason.into(),
-            }),
+    fn put(self, frame: &mut wire::DownFrame) {
+        match self.what {
+            What::Entry(entry, wire, kind) => put_entry(&mut frame.entries, &entry, *wire, kind),
+            What::Skip(skip) => frame.skips.push(skip),
         }
     }
 }
 
-/// About how many bytes an entry adds to a frame.
-fn entry_bytes(entry: &Entry, terms: &EntryTerms) -> usize {
-    32 + match &entry.body {
-        EntryBody::Text(text) => text.len(),
-        EntryBody::Reply(reply) => {
-            let texts: usize = reply.texts.iter().map(|text| text.len() + 2).sum();
-            12 + 5 * reply.numbers.len() + texts + terms.said.len()
-        }
-        EntryBody::Membership(..) => 10,
-    }
+/// With its key and its length.
+fn in_frame(bytes: usize) -> usize {
+    1 + prost::length_delimiter_len(bytes) + bytes
 }
 
 fn place_of(entry: &Entry, bytes: usize) -> Place {
     Place {
         stream: entry.stream,
+        lane: Lane::Ordinary,
+        first_seq: entry.seq.number(),
         last_seq: entry.seq.number(),
         bytes,
         author: Some(entry.author),
@@ -637,18 +856,9 @@ fn put_entry(runs: &mut Vec<wire::EntryRun>, entry: &Entry, wire: wire::Entry, k
     }
 }
 
-fn has_items(frame: &wire::DownFrame) -> bool {
-    !frame.entries.is_empty() || !frame.skips.is_empty()
-}
-
 /// What of the fetched stretch a device gets: entries inside its membership that it does not hold, and skip ranges
 /// for everything else, so that its transfer position never stalls. With it, how far the stretch reaches.
-fn deliverable(
-    stream: &Stream,
-    fetch: Fetch,
-    held: Option<&Cumulative>,
-    entries: Vec<Entry>,
-) -> (Vec<Item>, u64) {
+fn deliverable(stream: &Stream, fetch: Fetch, held: &Cumulative, entries: Vec<Entry>) -> (Vec<Found>, u64) {
     let member = Member::Device(fetch.device);
     // Where fewer entries came than were asked for, the stretch reaches the head.
     let last = if entries.len() < fetch.limit {
@@ -660,25 +870,24 @@ fn deliverable(
         .into_iter()
         .map(|entry| (entry.seq.number(), entry))
         .collect();
-    let mut items: Vec<Item> = Vec::new();
-    let skip = |items: &mut Vec<Item>, seq: u64, why: SkipReason| match items.last_mut() {
-        Some(Item::Skip { last_seq, reason, .. }) if *last_seq + 1 == seq && *reason == why => {
+    let mut items: Vec<Found> = Vec::new();
+    let skip = |items: &mut Vec<Found>, seq: u64, why: SkipReason| match items.last_mut() {
+        Some(Found::Skip { last_seq, reason, .. }) if *last_seq + 1 == seq && *reason == why => {
             *last_seq = seq;
         }
-        _ => items.push(Item::Skip {
-            stream: fetch.stream,
+        _ => items.push(Found::Skip {
             first_seq: seq,
             last_seq: seq,
             reason: why,
         }),
     };
     for seq in fetch.after + 1..=last {
-        if held.is_some_and(|held| held.contains(seq)) {
+        if held.contains(seq) {
             continue;
         }
         match found.remove(&seq) {
             _ if !stream.may_read(member, seq) => skip(&mut items, seq, SkipReason::NotAMember),
-            Some(entry) => items.push(Item::Entry(Box::new(entry), EntryTerms::default())),
+            Some(entry) => items.push(Found::Entry(Box::new(entry))),
             None => skip(&mut items, seq, SkipReason::Trimmed),
         }
     }
@@ -692,6 +901,15 @@ struct WireBase {
     epoch: Option<Epoch>,
     /// Server clock, UTC milliseconds.
     base_ms: i64,
+}
+
+impl WireBase {
+    fn of_group(now: Now) -> Self {
+        Self {
+            epoch: None,
+            base_ms: now.wall_ms,
+        }
+    }
 }
 
 fn entry_to_wire(entry: &Entry, base: WireBase, terms: &EntryTerms) -> wire::Entry {

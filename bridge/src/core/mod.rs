@@ -17,6 +17,7 @@ mod directory;
 mod down;
 mod groups;
 mod history;
+mod lanes;
 mod once;
 mod people;
 mod retention;
@@ -44,6 +45,8 @@ pub(crate) use broadcasts::only_entry;
 use bytes::Bytes;
 use catalogue::Catalogue;
 pub(crate) use history::Told;
+pub use lanes::Lane;
+use lanes::UrgentIndex;
 use once::RecentPosts;
 pub use retention::Retention;
 use retention::{Sweep, Trimmed};
@@ -127,6 +130,10 @@ pub struct Fetch {
     pub tag: SessionTag,
     /// Of this stream.
     pub stream: StreamId,
+    /// As what they travel.
+    pub lane: Lane,
+    /// How far the stream was sent when they were asked for.
+    pub reached: u64,
     /// After this number; what lies between is skipped without reading it.
     pub after: u64,
     /// At most up to this number, which is on disk and the reader's to know.
@@ -168,8 +175,9 @@ pub struct Repeated {
 /// Settings of the core.
 #[derive(Debug, Clone)]
 pub struct CoreOptions {
-    /// Bytes of entries that may be under way to one device without its acknowledgement; 16,384. At the bound the
-    /// next ones wait for a cursor.
+    /// Bytes of entries that may be under way to one device without its acknowledgement, at most; 16,384. Within that
+    /// the window follows the link, from two frames on. At the bound the next ones wait for a cursor; urgent ones may
+    /// exceed it by one frame.
     pub window_bytes: usize,
     /// Bytes of one frame; 1,200. A single entry that is larger travels alone.
     pub frame_bytes: usize,
@@ -214,6 +222,7 @@ pub struct Core {
     devices: BTreeMap<DeviceId, Device>,
     streams: BTreeMap<StreamId, StreamState>,
     streams_of: BTreeMap<DeviceId, BTreeSet<StreamId>>,
+    urgent: UrgentIndex,
     people: BTreeMap<PersonId, Person>,
     sign_ins: BTreeMap<[u8; 32], SignIn>,
     keys: BTreeMap<PersonId, ApiKey>,
@@ -273,6 +282,8 @@ struct StreamState {
     head: u64,
     /// The last entry that has a number.
     staged_head: u64,
+    /// When the last one was accepted, server clock; 0 where there is none.
+    last_ms: i64,
 }
 
 /// Which operations of one outbox are taken.
@@ -296,7 +307,11 @@ enum Effect {
     Group(Group),
     Template(Template),
     Broadcast(Broadcast),
-    Head(StreamId, u64),
+    Head {
+        stream: StreamId,
+        seq: u64,
+        accepted_ms: i64,
+    },
     Taken {
         device: DeviceId,
         epoch: Epoch,
@@ -397,11 +412,13 @@ impl Core {
                             stream,
                             head,
                             staged_head: head,
+                            last_ms: state.last_entry_ms.get(&id).copied().unwrap_or(0),
                         },
                     )
                 })
                 .collect(),
             streams_of,
+            urgent: UrgentIndex::new(state.urgent),
             people: state.people,
             sign_ins: state.sign_ins,
             staged_latest: state.latest.clone(),
@@ -544,6 +561,7 @@ impl Core {
                             stream: stream.clone(),
                             head: 0,
                             staged_head: 0,
+                            last_ms: 0,
                         };
                         self.streams.insert(stream.id, state);
                         None
@@ -577,11 +595,16 @@ impl Core {
                     self.outputs.push_back(Output::Live(LiveEvent::AccessEnded));
                 }
             }
-            Effect::Head(stream, seq) => {
+            Effect::Head {
+                stream,
+                seq,
+                accepted_ms,
+            } => {
                 let Some(state) = self.streams.get_mut(&stream) else {
                     return;
                 };
                 state.head = state.head.max(seq);
+                state.last_ms = state.last_ms.max(accepted_ms);
                 state.staged_head = state.staged_head.max(seq);
                 if matches!(state.stream.kind, StreamKind::Group(_)) {
                     // Its members follow once it is clear who hears of it on the group's topic.
@@ -615,9 +638,7 @@ impl Core {
                 }
             }
             Effect::Echo { device, tag, stream } => {
-                self.in_session(device, tag, |session| {
-                    session.echoes.insert(stream);
-                });
+                self.echo(device, tag, stream);
             }
             Effect::Welcome { device, tag } => {
                 self.in_session(device, tag, Session::welcome);
@@ -705,8 +726,16 @@ impl Core {
         if let Some(state) = self.streams.get_mut(&stream) {
             state.staged_head = seq.number();
         }
+        let (accepted_ms, urgent) = (entry.accepted.server_ms, entry.urgent);
         self.changes.push(Change::AppendEntry(entry));
-        self.effects.push(Effect::Head(stream, seq.number()));
+        if urgent {
+            self.mark_urgent(stream, seq.number());
+        }
+        self.effects.push(Effect::Head {
+            stream,
+            seq: seq.number(),
+            accepted_ms,
+        });
         self.log_event(EventKind::EntryAccepted { stream, seq }, now);
     }
 

@@ -310,6 +310,7 @@ impl Core {
                         }),
                     "receipts",
                 );
+                self.trim_urgent(stream, last_seq);
                 self.changes.push(Trim::FirstSeq(stream, last_seq + 1).into());
                 self.effects.push(Effect::Trimmed(Trimmed::Entries {
                     stream,

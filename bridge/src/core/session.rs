@@ -1,5 +1,6 @@
 //! Sessions: from a device's hello to the next one, or to the end of its connection.
 
+use super::down::Item;
 use super::{Core, Effect, Now};
 use crate::device::{Device, Presence};
 use crate::event::EventKind;
@@ -8,7 +9,8 @@ use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use waypost_proto::{
-    Author, Cumulative, DeviceId, Epoch, OpNumber, SessionTag, Stamp, StreamId, positions_digest, wire,
+    Author, Cumulative, DeviceId, Epoch, OpNumber, SessionTag, Stamp, StreamId, Window, positions_digest,
+    wire,
 };
 
 /// A language tag is no longer than this.
@@ -40,10 +42,18 @@ pub(super) struct Session {
     pub(super) forked_op: Option<OpNumber>,
 
     // The entries under way.
+    pub(super) window: Window,
     pub(super) flows: BTreeMap<StreamId, Flow>,
     pub(super) under_way: BTreeMap<(StreamId, u64), UnderWay>,
     pub(super) under_way_bytes: usize,
     pub(super) fetching: bool,
+    /// What was fetched for the next frames; empty while nothing is fetched.
+    pub(super) gathered: Vec<Item>,
+    /// Urgent entries that were told to be sent ahead of others.
+    pub(super) told_sent: BTreeSet<(StreamId, u64)>,
+    /// When groups or catalogue were last told, where the device has not said that it knows them.
+    pub(super) small_said: Option<Instant>,
+    pub(super) round_trip: Duration,
     pub(super) named: BTreeSet<Author>,
     pub(super) repeat_at: Option<Instant>,
     pub(super) repeat_after: Duration,
@@ -112,15 +122,22 @@ impl Compared {
 }
 
 /// How far a stream was sent in this session.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Flow {
     pub(super) sent_through: u64,
+    /// Urgent entries that were sent ahead of what comes before them.
+    pub(super) ahead: BTreeSet<u64>,
+    /// Up to here an answer may be one to what was sent before: it says nothing about the round trip.
+    pub(super) repeated_through: u64,
 }
 
 /// One entry on its way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct UnderWay {
     pub(super) bytes: usize,
+    pub(super) sent: Instant,
+    /// Whether the device has said that it holds it; the bytes are free once that is on disk.
+    pub(super) is_held: bool,
     /// Written by the receiver itself: nobody waits for its receipt.
     pub(super) own: bool,
 }
@@ -158,20 +175,82 @@ impl Session {
         }
     }
 
-    /// Whether something was sent that the device has not confirmed.
-    pub(super) fn awaits(&self) -> bool {
-        !self.under_way.is_empty() || self.groups.differs() || self.catalogue.differs()
-    }
-
     /// Everything unacknowledged has to go again.
     pub(super) fn rewind(&mut self) {
-        self.flows.clear();
-        self.under_way.clear();
-        self.under_way_bytes = 0;
+        let streams: BTreeSet<StreamId> = self.flows.keys().copied().collect();
+        for stream in streams {
+            self.rewind_stream(stream);
+        }
+    }
+
+    /// What was sent at `before` or earlier and is unacknowledged has to go again, with what followed it in its stream.
+    pub(super) fn rewind_sent_before(&mut self, before: Instant) {
+        let overdue = self.under_way.iter().filter(|(_, entry)| entry.sent <= before);
+        let streams: BTreeSet<StreamId> = overdue.map(|(&(stream, _), _)| stream).collect();
+        for stream in streams {
+            self.rewind_stream(stream);
+        }
+    }
+
+    fn rewind_stream(&mut self, stream: StreamId) {
+        let (bytes, mut repeated_through) = (&mut self.under_way_bytes, 0);
+        self.under_way.retain(|&(of, seq), entry| {
+            if of == stream {
+                *bytes -= entry.bytes;
+                repeated_through = seq.max(repeated_through);
+            }
+            of != stream
+        });
+        let flow = self.flows.entry(stream).or_default();
+        *flow = Flow {
+            repeated_through: flow.repeated_through.max(repeated_through),
+            ..Flow::default()
+        };
+    }
+
+    /// The device holds these entries: how long that took says how much the link bears.
+    pub(super) fn measure(&mut self, stream: StreamId, held: &Cumulative, now: Instant) {
+        let repeated_through = self.flows.get(&stream).map_or(0, |flow| flow.repeated_through);
+        let (mut bytes, mut latest) = (0, None);
+        let of_stream = self.under_way.range_mut((stream, 0)..=(stream, u64::MAX));
+        for (&(_, seq), entry) in of_stream {
+            if entry.is_held || !held.contains(seq) {
+                continue;
+            }
+            entry.is_held = true;
+            bytes += entry.bytes;
+            if seq > repeated_through {
+                latest = latest.max(Some(entry.sent));
+            }
+        }
+        if let Some(sent) = latest {
+            self.round_trip = now.saturating_duration_since(sent);
+            self.window
+                .handle_acknowledged(bytes, self.under_way_bytes, sent, now);
+        }
+    }
+
+    /// When what has no answer goes again; `None` where everything has one.
+    pub(super) fn repetition_due(&self, repeat_max: Duration) -> Option<Instant> {
+        let interval = self.repeat_interval(repeat_max);
+        let entries = self.under_way.values().filter(|entry| !entry.is_held);
+        let small = self
+            .small_said
+            .filter(|_| self.groups.differs() || self.catalogue.differs());
+        let oldest = entries.map(|entry| entry.sent).chain(small).min();
+        oldest.map(|oldest| oldest + interval)
+    }
+
+    /// At least three round trips.
+    pub(super) fn repeat_interval(&self, repeat_max: Duration) -> Duration {
+        self.repeat_after.max((self.round_trip * 3).min(repeat_max))
     }
 
     /// Entries that the device now holds are no longer under way.
     pub(super) fn confirm(&mut self, stream: StreamId, held: &Cumulative) {
+        if let Some(flow) = self.flows.get_mut(&stream) {
+            flow.ahead.retain(|&seq| !held.contains(seq));
+        }
         let bytes = &mut self.under_way_bytes;
         self.under_way.retain(|&(of, seq), entry| {
             let held = of == stream && held.contains(seq);
@@ -295,10 +374,15 @@ impl Core {
             echoes: BTreeSet::new(),
             refusals: Vec::new(),
             forked_op: None,
+            window: Window::new(self.options.frame_bytes, self.options.window_bytes),
             flows: BTreeMap::new(),
             under_way: BTreeMap::new(),
             under_way_bytes: 0,
             fetching: false,
+            gathered: Vec::new(),
+            told_sent: BTreeSet::new(),
+            small_said: None,
+            round_trip: Duration::ZERO,
             named: BTreeSet::new(),
             repeat_at: None,
             repeat_after: self.options.repeat_min,

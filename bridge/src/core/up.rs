@@ -10,8 +10,8 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 use waypost_proto::wire::{self, RefusalReason};
 use waypost_proto::{
-    Body, Cumulative, DeviceId, Epoch, Fix, NumberedOperation, OpNumber, Operation, Stamp, StreamId,
-    TrackKind, number_operations,
+    Body, Cumulative, DeviceId, Epoch, Fix, NumberedOperation, OpNumber, Operation, SessionTag, Stamp,
+    StreamId, TrackKind, number_operations,
 };
 
 /// An operation older than this is refused: no device stays away so long with its clock running.
@@ -353,8 +353,7 @@ impl Core {
             .iter()
             .filter_map(|(&(of, seq), entry)| (of == stream && entry.own).then_some(seq))
             .collect();
-        session.confirm(stream, &new_transfer);
-        self.dirty.insert(device);
+        session.measure(stream, &new_transfer, now.monotonic);
 
         // The receipts of its driver.
         let before = self.cursors.get(&(stream, member)).cloned().unwrap_or_default();
@@ -402,13 +401,28 @@ impl Core {
         }
         if self.changes.is_empty() {
             // All of it is on disk already; the echo was lost.
-            self.in_session(device, tag, |session| {
-                session.echoes.insert(stream);
-            });
+            self.echo(device, tag, stream);
         } else {
             self.effects.push(Effect::Echo { device, tag, stream });
         }
         Some(())
+    }
+
+    /// A cursor is on disk: its echo goes with what its entries leave room for, as one frame.
+    pub(super) fn echo(&mut self, device: DeviceId, tag: SessionTag, stream: StreamId) {
+        let Some(session) = self
+            .sessions
+            .get_mut(&device)
+            .filter(|session| session.tag == tag)
+        else {
+            return;
+        };
+        session.echoes.insert(stream);
+        let held = self.transfers.get(&(device, session.epoch));
+        if let Some(held) = held.and_then(|held| held.get(&stream)) {
+            session.confirm(stream, held);
+        }
+        self.dirty.insert(device);
     }
 
     /// What a cursor says, where it can be: a stream of the device, and nothing beyond its last entry.

@@ -243,6 +243,8 @@ fn a_restart_keeps_everything_and_counts_as_a_generation() {
                     Change::PutStream(direct(4711, 264)),
                     Change::AppendEntry(entry(4711, 1, Author::Device(device.id))),
                     Change::AppendEntry(entry(4711, 2, Author::Person(person.id))),
+                    Change::MarkUrgent(stream_id(4711), 1),
+                    Change::MarkUrgent(stream_id(4711), 2),
                     Change::PutLedger {
                         device: device.id,
                         epoch,
@@ -263,7 +265,8 @@ fn a_restart_keeps_everything_and_counts_as_a_generation() {
                     Change::AppendEvent(event),
                 ])
                 .unwrap();
-            store.commit(&[Change::DeleteSignIn([1; 32])]).unwrap();
+            let forget = Change::Trim(Trim::Urgent(stream_id(4711), 1));
+            store.commit(&[Change::DeleteSignIn([1; 32]), forget]).unwrap();
         }
         let state = reopen().load(43).unwrap();
         assert_eq!(
@@ -284,6 +287,8 @@ fn a_restart_keeps_everything_and_counts_as_a_generation() {
             (direct(4711, 264), 2),
             "{engine}"
         );
+        assert_eq!(state.last_entry_ms, [(stream_id(4711), 1_000)].into(), "{engine}");
+        assert_eq!(state.urgent, [(stream_id(4711), [2].into())].into(), "{engine}");
         assert_eq!(state.ledgers[&(device.id, epoch)], taken, "{engine}");
         assert_eq!(
             state.transfers[&(device.id, epoch)][&stream_id(4711)],

@@ -33,6 +33,7 @@ pub(super) enum Table {
     FirstSeqs = b'f',
     Firsts = b'F',
     PositionMarks = b'D',
+    Urgent = b'u',
 }
 
 /// A key under construction.
@@ -112,6 +113,11 @@ pub(super) fn template(number: u32, version: u32) -> Vec<u8> {
 
 pub(super) fn broadcast(stream: StreamId) -> Vec<u8> {
     Key::of(Table::Broadcasts).u32(stream.number()).done()
+}
+
+/// An urgent entry, so that it is found among many others.
+pub(super) fn urgent(stream: StreamId, seq: u64) -> Vec<u8> {
+    Key::of(Table::Urgent).u32(stream.number()).u64(seq).done()
 }
 
 pub(super) fn entry(stream: StreamId, seq: u64) -> Vec<u8> {

@@ -70,6 +70,8 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
             generation: Generation::new(meta.generation).ok_or(StoreError::Damaged("meta"))?,
             devices: BTreeMap::new(),
             streams: BTreeMap::new(),
+            last_entry_ms: BTreeMap::new(),
+            urgent: BTreeMap::new(),
             people: BTreeMap::new(),
             sign_ins: BTreeMap::new(),
             keys: BTreeMap::new(),
@@ -127,8 +129,14 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
         for stream in streams {
             let first_seq = state.first_seqs.get(&stream.id).copied().unwrap_or(1);
             let head = self.last_number(Key::of(Table::Entries).u32(stream.id.number()), first_seq)?;
+            if let Some(last) = Seq::new(head)
+                && let Some(entry) = self.entry(stream.id, last)?
+            {
+                state.last_entry_ms.insert(stream.id, entry.accepted.server_ms);
+            }
             state.streams.insert(stream.id, (stream, head));
         }
+        self.load_urgent(&mut state)?;
         self.each(Table::Ledgers, |mut key, taken: Cumulative| {
             state
                 .ledgers
@@ -305,6 +313,19 @@ impl<K: OrderedKeys> KeyedStore<K> {
         })
     }
 
+    /// The marks have no content.
+    fn load_urgent(&self, state: &mut State) -> Result<(), StoreError> {
+        let first = Key::of(Table::Urgent).done();
+        let last = Key::of(Table::Urgent).u32(u32::MAX).u64(u64::MAX).done();
+        self.0.scan(&first, &last, Order::Ascending, &mut |key, _| {
+            let mut numbers = Numbers(&key[1..]);
+            let mark = numbers.u32().and_then(StreamId::new).zip(numbers.u64());
+            let (stream, seq) = mark.ok_or(StoreError::Damaged("key"))?;
+            state.urgent.entry(stream).or_default().insert(seq);
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
     fn read_range<R: Record>(
         &self,
         first: &[u8],
@@ -414,6 +435,7 @@ fn write(change: &Change) -> Write {
             keys::entry(entry.stream, entry.seq.number()),
             Some(entry.encode()),
         ),
+        Change::MarkUrgent(stream, seq) => (keys::urgent(*stream, *seq), Some(Vec::new())),
         Change::TakeOperation {
             device,
             epoch,

@@ -35,7 +35,7 @@ use crate::person::{Person, SignIn};
 use crate::position::Position;
 use crate::stream::{Member, Stream};
 use crate::template::Template;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use waypost_proto::{
     ContentDigest, Cumulative, DeviceId, Epoch, Generation, Incarnation, OpNumber, PersonId, Seq, StreamId,
 };
@@ -134,6 +134,8 @@ pub enum Change {
     PutBroadcast(Broadcast),
     /// Adds an entry.
     AppendEntry(Entry),
+    /// Marks an entry as urgent, to be found without reading those around it.
+    MarkUrgent(StreamId, u64),
     /// Remembers the content of an operation that was taken; voids have none.
     TakeOperation {
         /// The device.
@@ -246,6 +248,10 @@ pub struct State {
     pub devices: BTreeMap<DeviceId, Device>,
     /// All streams with the number of their last entry.
     pub streams: BTreeMap<StreamId, (Stream, u64)>,
+    /// When the last entry of each stream was accepted, for those that have one. Server clock, UTC milliseconds.
+    pub last_entry_ms: BTreeMap<StreamId, i64>,
+    /// The urgent entries that are marked, of each stream that has some.
+    pub urgent: BTreeMap<StreamId, BTreeSet<u64>>,
     /// All people.
     pub people: BTreeMap<PersonId, Person>,
     /// All API keys, revoked ones too.

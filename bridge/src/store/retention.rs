@@ -139,6 +139,8 @@ impl Log {
 pub enum Trim {
     /// An entry.
     Entry(StreamId, u64),
+    /// The mark of an urgent entry.
+    Urgent(StreamId, u64),
     /// A receipt, by the last of its entries.
     Receipt {
         /// The stream.
@@ -169,6 +171,7 @@ impl Trim {
         let number = |number: u64| Some(number.to_be_bytes().to_vec());
         match self {
             Self::Entry(stream, seq) => (keys::entry(*stream, *seq), None),
+            Self::Urgent(stream, seq) => (keys::urgent(*stream, *seq), None),
             Self::Receipt {
                 stream,
                 member,
