@@ -19,7 +19,7 @@ const ARROWS: &[Arrows] = &[
     Arrows {
         package: "waypost-field-client",
         uses: &["waypost-proto"],
-        tests_use: &[],
+        tests_use: &["waypost-bridge"],
     },
     Arrows {
         package: "waypost-broker",

@@ -4,6 +4,9 @@
 //! while the last one was under way. It pings only where nothing else was sent for the keep-alive, and counts a
 //! connection as dead where nothing at all came for the answer timeout after something that is answered was sent.
 //!
+//! PUBACKs wait up to a second for something that they can ride with: the server repeats nothing while the connection
+//! lasts, and a packet of their own costs fifteen times as much as they do.
+//!
 //! Bounds: frames and events travel in channels of fixed length; while events find no room nothing is read, and while
 //! 64 kB wait to be written nothing is read either. Packets that wait for their PUBACK: at most 32, or what the server
 //! says if that is less; beyond it no frame is taken. Topics that wait for their SUBACK: those that the core names,
@@ -28,6 +31,9 @@ pub(crate) const FRAMES_MAX: usize = 2;
 pub(crate) const EVENTS_MAX: usize = 64;
 const UNACKNOWLEDGED_MAX: usize = 32;
 const OUT_BYTES_MAX: usize = 64 * 1024;
+/// PUBACKs that wait at most: fewer than any server lets be under way without them.
+const ACKS_MAX: usize = 8;
+const ACKS_WAIT: Duration = Duration::from_secs(1);
 const FIRST_PACKET_ID: u16 = 1;
 
 /// What a connection needs to know.
@@ -187,10 +193,27 @@ struct Connection<S> {
     aliases: BTreeMap<u16, Bytes>,
     input: BytesMut,
     out: BytesMut,
+    acks: Acks,
     flush: Flush,
     last_sent: Instant,
     /// Since when an answer is waited for without any byte having come.
     silent_since: Option<Instant>,
+}
+
+/// PUBACKs that wait for something to ride with.
+#[derive(Debug, Default)]
+struct Acks {
+    bytes: BytesMut,
+    count: usize,
+    due: Option<Instant>,
+}
+
+impl Acks {
+    fn add(&mut self, version: Version, packet_id: u16) {
+        version.puback(packet_id, &mut self.bytes);
+        self.count += 1;
+        self.due.get_or_insert_with(|| Instant::now() + ACKS_WAIT);
+    }
 }
 
 /// How far the alias of `u/<device>` is.
@@ -255,6 +278,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             aliases: BTreeMap::new(),
             input,
             out: BytesMut::new(),
+            acks: Acks::default(),
             flush: Flush::Done,
             last_sent: Instant::now(),
             silent_since: None,
@@ -278,6 +302,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn serve(&mut self, outgoing: &mut mpsc::Receiver<ToServer>) -> Result<(), Ended> {
         loop {
             let events_are_full = self.take_packets()?;
+            if self.acks.count >= ACKS_MAX {
+                self.release_acks();
+            }
             let deadline = self.deadline();
             let may_read = !events_are_full && self.out.len() < OUT_BYTES_MAX;
             let may_send = self.out.is_empty() && self.unacknowledged.len() < self.unacknowledged_max;
@@ -342,7 +369,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 } => {
                     let topic = resolve(&mut self.aliases, topic, alias)?;
                     if packet_id != 0 {
-                        self.settings.version.puback(packet_id, &mut self.out);
+                        self.acks.add(self.settings.version, packet_id);
                     }
                     if topic == self.down_topic.as_bytes() {
                         permit.send(LinkEvent::Frame(payload));
@@ -393,12 +420,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Everything that has gathered goes in one write.
     fn send_all(&mut self, first: ToServer, outgoing: &mut mpsc::Receiver<ToServer>) {
+        self.release_acks();
         self.send(first);
         while self.unacknowledged.len() < self.unacknowledged_max
             && let Ok(next) = outgoing.try_recv()
         {
             self.send(next);
         }
+    }
+
+    fn release_acks(&mut self) {
+        self.out.extend_from_slice(&self.acks.bytes);
+        self.acks = Acks::default();
     }
 
     fn send(&mut self, next: ToServer) {
@@ -503,6 +536,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Presence goes offline by ourselves: a normal DISCONNECT keeps the server from publishing the will.
     async fn say_good_bye(&mut self) -> Result<(), Ended> {
+        self.release_acks();
         self.publish_presence(Presence::Offline);
         self.settings.version.disconnect(&mut self.out);
         let out = std::mem::take(&mut self.out);
@@ -529,7 +563,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // A server that wants no keep-alive says 0. [MQTT-3.1.2.10]
         let ping = (!self.keep_alive.is_zero() && !self.ping_is_out).then_some(ping);
         let never = self.last_sent + Duration::from_secs(24 * 3_600);
-        [ping, dead].into_iter().flatten().min().unwrap_or(never)
+        [ping, dead, self.acks.due]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(never)
     }
 
     fn handle_timeout(&mut self) -> Result<(), Ended> {
@@ -539,6 +577,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .is_some_and(|since| since + self.settings.answer_timeout <= now)
         {
             return Err(Ended::Broken("nothing comes from the server any more".to_owned()));
+        }
+        if self.acks.due.is_some_and(|due| due <= now) {
+            self.release_acks();
         }
         // [MQTT-3.1.2-20] one PINGREQ where nothing else was sent for the keep-alive.
         if !self.ping_is_out && self.last_sent + self.keep_alive <= now {

@@ -11,8 +11,8 @@ pub struct Options {
     pub outbox_ops_max: usize,
     /// Bytes of their content; refused in the same way. 256 MB.
     pub outbox_bytes_max: u64,
-    /// Sent and not yet accepted: beyond it sending pauses until something is accepted. 16 kB keeps a 2 kB/s link
-    /// busy for eight seconds.
+    /// Sent and not yet accepted, at most: beyond it sending pauses until something is accepted. Within it the window
+    /// follows the link, from two frames on: what is under way on a 2 kB/s link is about that. 16 kB.
     pub inflight_bytes_max: usize,
     /// BCP 47 tag of the driver's language, at most 35 bytes; `en`.
     pub locale: String,

@@ -299,7 +299,35 @@ async fn a_server_without_aliases_gets_the_topic_each_time() {
     assert_eq!((&publish.topic[..], publish.properties), (&b"u/7c"[..], None));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn acknowledgements_ride_with_what_leaves_or_follow_within_a_second() {
+    let mut world = connected(1).await;
+    let down = |pkid| {
+        let mut publish = v5::Publish::new("d/7c", rumqttc::v5::mqttbytes::QoS::AtLeastOnce, "x", None);
+        publish.pkid = pkid;
+        v5::Packet::Publish(publish)
+    };
+    let ack = |pkid| v5::Packet::PubAck(v5::PubAck::new(pkid, None));
+    world.broker.send(down(7)).await;
+    world.events.recv().await.unwrap();
+    world.frames.send(frame(b"next")).await.unwrap();
+    assert_eq!(world.broker.packet().await, ack(7), "before what it rides with");
+    assert!(matches!(world.broker.packet().await, v5::Packet::Publish(_)));
+    let began = tokio::time::Instant::now();
+    world.broker.send(down(8)).await;
+    assert_eq!(world.broker.packet().await, ack(8));
+    assert_eq!(began.elapsed().as_millis(), 1_000, "by a clock that stands still");
+    for pkid in 10..18 {
+        world.broker.send(down(pkid)).await;
+    }
+    let began = tokio::time::Instant::now();
+    for pkid in 10..18 {
+        assert_eq!(world.broker.packet().await, ack(pkid));
+    }
+    assert_eq!(began.elapsed().as_millis(), 0, "many do not wait");
+}
+
+#[tokio::test(start_paused = true)]
 async fn aliases_of_the_server_are_resolved_and_its_publishes_acknowledged() {
     let mut world = connected(1).await;
     let down = |topic: &str, alias, pkid, payload: &'static str| {

@@ -23,7 +23,8 @@ pub(crate) struct Outgoing {
 /// How a frame is to be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Qos {
-    /// A live position alone: a newer one will replace it.
+    /// Cursors, which are repeated until their echo, and a live position, which a newer one will replace: the broker's
+    /// word that it has them would help nobody.
     AtMostOnce,
     /// Everything else.
     AtLeastOnce,
@@ -49,16 +50,14 @@ impl Core {
             SessionState::InStep(session) => self.compose(session, now)?,
         };
         let payload = frame.encode_to_vec();
-        let bare_live = frame.live.is_some()
-            && frame.ops.is_empty()
-            && frame.cursors.is_empty()
+        let repeated_by_itself = frame.ops.is_empty()
             && frame.voids.is_empty()
             && frame.hello.is_none()
             && frame.positions.is_none()
             && frame.known.is_none();
         self.counters.frames_sent += 1;
         self.counters.frame_bytes_sent += payload.len() as u64;
-        let qos = if bare_live {
+        let qos = if repeated_by_itself {
             Qos::AtMostOnce
         } else {
             Qos::AtLeastOnce
@@ -116,6 +115,9 @@ impl Core {
     }
 
     /// Fills a frame up to [`FRAME_BYTES_TARGET`], the most urgent first. What finds no room leaves with the next.
+    ///
+    /// Nothing from the last lane rides with something urgent, which would arrive later with it; it leaves in whole frames
+    /// where the window has room for one.
     fn fill(&mut self, frame: &mut wire::UpFrame, hello: Hello, which: Which, now: Now) {
         let mut room = Room::beside(frame);
         let mut picked = Vec::new();
@@ -131,7 +133,15 @@ impl Core {
                 self.live = None;
             }
         }
-        self.pick(Lane::Track, which, now, &mut room, &mut picked);
+        let is_urgent = |id: &PostId| {
+            self.outbox
+                .item(*id)
+                .is_some_and(|item| item.lane == Lane::Urgent)
+        };
+        let under_way = self.outbox.inflight_bytes(Lane::Track);
+        if !picked.iter().any(is_urgent) && self.window.frames_beside(under_way) > 0 {
+            self.pick(Lane::Track, which, now, &mut room, &mut picked);
+        }
         if early == Early::No && (frame.live.is_some() || !picked.is_empty()) {
             self.fill_cursors(frame, Early::Yes, now, &mut room);
         }
@@ -166,9 +176,9 @@ impl Core {
             0 => 0,
             age => 1 + prost::length_delimiter_len(age as usize),
         };
-        let (bytes, inflight) = (item.bytes, self.outbox.inflight_bytes());
-        let window_is_full = inflight > 0 && inflight + bytes > self.config.inflight_bytes_max;
-        if (which == Which::Fresh && item.may_be_known) || (lane != Lane::Urgent && window_is_full) {
+        let (bytes, inflight) = (item.bytes, self.outbox.inflight_bytes(lane));
+        let window_is_full = inflight > 0 && inflight + bytes > self.window.bytes();
+        if (which == Which::Fresh && item.may_be_known) || (lane == Lane::Ordinary && window_is_full) {
             return None;
         }
         self.outbox.content(id)?;

@@ -20,6 +20,10 @@ pub(crate) const STREAMS_MAX: usize = 4_096;
 const SEQ_MAX: u64 = u64::MAX / 2;
 /// How long a report waits for others that can ride in the same frame.
 const REPORT_DELAY: Duration = Duration::from_millis(200);
+/// The same after one frame that is nearly full, as another will follow: one report for two halves what reports cost.
+const REPORT_DELAY_WITHIN_FLOW: Duration = Duration::from_secs(1);
+/// A frame that is nearly full.
+const FULL_FRAME_BYTES: usize = 900;
 
 /// What became of an entry that came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +69,8 @@ pub(crate) struct Inbox {
     behind_gap: BTreeSet<(StreamId, Seq)>,
     /// Of these, what the screen may have now, in order.
     showable: VecDeque<(StreamId, Seq)>,
+    /// How many full frames have come since the last report; a smaller one ends the flow.
+    full_frames: usize,
 }
 
 impl Inbox {
@@ -91,6 +97,23 @@ impl Inbox {
     /// Another store: nothing of it is held, and nothing of the old one is shown any more.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// A frame of so many bytes has come.
+    pub(crate) fn frame_came(&mut self, bytes: usize) {
+        self.full_frames = match bytes / FULL_FRAME_BYTES {
+            0 => 0,
+            full => self.full_frames.saturating_add(full),
+        };
+    }
+
+    /// How long a report may wait now.
+    fn report_delay(&self) -> Duration {
+        match self.full_frames {
+            0 => REPORT_DELAY,
+            1 => REPORT_DELAY_WITHIN_FLOW,
+            _ => Duration::ZERO,
+        }
     }
 
     /// Whether an entry is to be written.
@@ -173,13 +196,14 @@ impl Inbox {
 
     /// Entries of a stream are on disk: they are reported and shown from now on.
     pub(crate) fn stored(&mut self, stream: StreamId, held: Cumulative, to_show: &[ToShow], now: Now) {
+        let report_by = now.mono + self.report_delay();
         let Some(state) = self.streams.get_mut(&stream) else {
             return;
         };
         if state.held != held {
             state.held = held;
             state.delivered = now.into();
-            state.wants_report(now);
+            state.wants_report(report_by);
         }
         let through = state.held.through();
         for entry in to_show {
@@ -273,7 +297,7 @@ impl Inbox {
         if read > state.read {
             state.read = read;
             state.read_at = now.into();
-            state.wants_report(now);
+            state.wants_report(now.mono + REPORT_DELAY);
         }
     }
 
@@ -355,6 +379,7 @@ impl Inbox {
 
     /// The report of a stream stands in a frame that leaves now.
     pub(crate) fn reported(&mut self, stream: StreamId, at: Instant) {
+        self.full_frames = 0;
         if let Some(state) = self.streams.get_mut(&stream) {
             state.reported = Some(at);
             state.reports = state.reports.saturating_add(1);
@@ -449,10 +474,10 @@ impl Stream {
         self.reported.is_none() && self.outstanding()
     }
 
-    fn wants_report(&mut self, now: Now) {
+    fn wants_report(&mut self, by: Instant) {
         self.reported = None;
         self.reports = 0;
-        self.due.get_or_insert(now.mono + REPORT_DELAY);
+        self.due = Some(self.due.map_or(by, |due| due.min(by)));
     }
 }
 

@@ -49,6 +49,7 @@ pub(crate) use write::{
 use crate::Group;
 use crate::fault::{self, Fault};
 use crate::status::{Counters, Parked};
+use compose::FRAME_BYTES_TARGET;
 use inbox::Inbox;
 use known::Known;
 use outbox::{Outbox, State};
@@ -58,7 +59,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 use waypost_proto::wire::{self, RefusalReason, VoidReason};
 use waypost_proto::{
-    Cumulative, DeviceId, Epoch, Fix, OpNumber, Operation, Seq, SessionTag, StreamId, TrackKind,
+    Cumulative, DeviceId, Epoch, Fix, OpNumber, Operation, Seq, SessionTag, StreamId, TrackKind, Window,
 };
 use write::{Batch, Writes};
 
@@ -178,6 +179,8 @@ pub(crate) struct Core {
     voids: BTreeMap<OpNumber, Void>,
     session: Session,
     repetition: Repetition,
+    /// Of what is under way to the server, for each lane with those above it.
+    window: Window,
     live: Option<Fix>,
     named: BTreeSet<Named>,
     known: Known,
@@ -192,6 +195,7 @@ impl Core {
     /// outbox turns out to be a copy.
     pub(crate) fn new(config: Config, loaded: Loaded, spare_epoch: Epoch) -> Self {
         let mut inbox = Inbox::default();
+        let window = Window::new(FRAME_BYTES_TARGET, config.inflight_bytes_max);
         for (stream, cursor) in loaded.cursors {
             inbox.restore(stream, cursor);
         }
@@ -222,6 +226,7 @@ impl Core {
             voids: loaded.voids.into_iter().map(void).collect(),
             session: Session::new(loaded.last_tag),
             repetition: Repetition::new(),
+            window,
             live: None,
             named: loaded.named,
             known: Known::new(loaded.groups, loaded.catalogue),

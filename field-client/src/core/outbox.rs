@@ -90,7 +90,8 @@ pub(crate) struct Outbox {
     accepted: BTreeMap<OpNumber, PostId>,
     parked: BTreeSet<PostId>,
     waiting_bytes: u64,
-    inflight_bytes: usize,
+    /// Bytes under way, by lane.
+    inflight: BTreeMap<Lane, usize>,
     content_bytes: usize,
     wanted: Vec<PostId>,
     /// Counts hellos.
@@ -382,15 +383,15 @@ impl Outbox {
             session: self.session,
         };
         item.may_be_known = true;
-        self.inflight_bytes += item.bytes;
+        *self.inflight.entry(item.lane).or_default() += item.bytes;
         let queue = self.queues.entry((item.lane, item.stream)).or_default();
         queue.ready.remove(&id);
         queue.sent.insert(id);
     }
 
-    /// Bytes that are under way.
-    pub(crate) fn inflight_bytes(&self) -> usize {
-        self.inflight_bytes
+    /// Bytes that are under way in this lane and in those above it.
+    pub(crate) fn inflight_bytes(&self, lane: Lane) -> usize {
+        self.inflight.range(..=lane).map(|(_, bytes)| bytes).sum()
     }
 
     /// Operations that the server has not accepted.
@@ -449,7 +450,7 @@ impl Outbox {
         if let Some(queue) = self.queues.get_mut(&key) {
             queue.ready.remove(&id);
             if queue.sent.remove(&id) {
-                self.inflight_bytes -= item.bytes;
+                *self.inflight.entry(item.lane).or_default() -= item.bytes;
             }
             if queue.ready.is_empty() && queue.sent.is_empty() {
                 self.queues.remove(&key);
@@ -469,7 +470,7 @@ impl Outbox {
                     }
                     _ => {
                         item.state = State::Ready;
-                        self.inflight_bytes -= item.bytes;
+                        *self.inflight.entry(item.lane).or_default() -= item.bytes;
                         queue.ready.insert(id);
                     }
                 }

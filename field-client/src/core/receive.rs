@@ -12,7 +12,7 @@ use crate::Entry;
 use crate::fault::{self, Fault};
 use prost::Message;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use waypost_proto::wire::{self, RefusalReason, VoidReason};
 use waypost_proto::{
     Author, Cumulative, DeviceId, FRAME_BYTES_MAX, Generation, GroupId, Incarnation, OpNumber, PersonId,
@@ -66,9 +66,11 @@ impl Core {
         let tag = Stamp::parse(frame.stamp).map(|stamp| stamp.tag);
         match self.session.state {
             SessionState::Waiting { hello, .. } if tag == Some(hello.tag) && frame.welcome.is_some() => {
+                self.inbox.frame_came(payload.len());
                 self.handle_welcome(hello, &frame, now);
             }
             SessionState::InStep(session) if tag == Some(session.hello.tag) => {
+                self.inbox.frame_came(payload.len());
                 self.take_in(session, &frame, Batch::default(), now);
             }
             _ if frame.hello_please || tag.is_none() => {}
@@ -288,8 +290,14 @@ impl Core {
     /// Operations on the server's disk.
     fn accept(&mut self, accepted: &Cumulative, batch: &mut Batch, now: Now) {
         let covered = self.outbox.covered_by(accepted);
-        for id in covered {
-            self.accept_one(id, batch, now);
+        let before = self.outbox.inflight_bytes(Lane::Track);
+        let sent: Vec<Instant> = covered
+            .into_iter()
+            .filter_map(|id| self.accept_one(id, batch, now))
+            .collect();
+        let freed = before - self.outbox.inflight_bytes(Lane::Track);
+        if let Some(&sent) = sent.iter().max() {
+            self.window.handle_acknowledged(freed, before, sent, now.mono);
         }
         let mut all = self.accepted.clone();
         all.merge(accepted);
@@ -311,8 +319,10 @@ impl Core {
         }
     }
 
-    fn accept_one(&mut self, id: PostId, batch: &mut Batch, now: Now) {
-        if let Some(sent_once) = self.outbox.accept(id) {
+    /// Returns when it was sent, where it was sent exactly once.
+    fn accept_one(&mut self, id: PostId, batch: &mut Batch, now: Now) -> Option<Instant> {
+        let sent_once = self.outbox.accept(id);
+        if let Some(sent_once) = sent_once {
             self.repetition
                 .measured(now.mono.saturating_duration_since(sent_once));
         }
@@ -331,6 +341,7 @@ impl Core {
             self.outbox.forget(oldest);
             batch.mutations.push(Mutation::Forget(oldest));
         }
+        sent_once
     }
 
     fn refuse(&mut self, refusal: &wire::Refusal, batch: &mut Batch) {

@@ -1,9 +1,10 @@
 //! Where the device stands with the server: no connection, a hello to be sent, sent, or answered.
 
+use super::compose::FRAME_BYTES_TARGET;
 use super::write::Batch;
 use super::{Core, Now, SESSION_MAX};
 use std::time::{Duration, Instant};
-use waypost_proto::SessionTag;
+use waypost_proto::{SessionTag, Window};
 
 /// A hello that the server asks for is sent at most this often.
 const HELLO_PAUSE: Duration = Duration::from_secs(5);
@@ -115,6 +116,7 @@ impl Core {
     /// MQTT is connected: the hello is due.
     pub(crate) fn handle_connected(&mut self, now: Now) {
         self.counters.connections += 1;
+        self.window = Window::new(FRAME_BYTES_TARGET, self.config.inflight_bytes_max);
         self.known.begin_connection();
         self.greet(now);
     }
@@ -204,6 +206,7 @@ impl Core {
         self.repetition
             .measured(now.mono.saturating_duration_since(hello.at.mono));
         self.repetition.progress();
+        self.window.handle_acknowledged(0, 0, hello.at.mono, now.mono);
         self.session.state = SessionState::InStep(InStep {
             hello,
             welcome_ms,
