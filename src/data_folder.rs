@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+mod put_back;
 mod stores;
 
 pub(crate) use stores::engine_name;

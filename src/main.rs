@@ -3,6 +3,7 @@
 //! What a command prints for its caller goes to standard output; errors and the log go to standard error. The exit
 //! status is 0, 1 for an error, or 2 for wrong usage.
 
+mod archive;
 mod broker_choice;
 mod command;
 mod config;

@@ -24,6 +24,8 @@ const TOKEN_VARIABLE: &str = "WAYPOST_TOKEN";
 const CA_VARIABLE: &str = "WAYPOST_CA";
 /// How long a server may take for one answer.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// How long bytes may come, as long as they come.
+const DOWNLOAD_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// Which server, and as whom. Flags are stronger than WAYPOST_SERVER, WAYPOST_TOKEN and WAYPOST_CA; without any of them it is
 /// the server of the data folder on this machine.
@@ -78,6 +80,17 @@ struct FieldProblem {
 }
 
 impl ServerArguments {
+    /// The data folder that is meant; `None` for a server elsewhere.
+    pub(crate) fn folder(&self) -> anyhow::Result<Option<PathBuf>> {
+        let elsewhere = self.server.is_some()
+            || (self.data.is_none() && std::env::var(SERVER_VARIABLE).is_ok_and(|server| !server.is_empty()));
+        Ok(match &self.data {
+            _ if elsewhere => None,
+            Some(data) => Some(data.clone()),
+            None => Some(Config::load(File::Usual, &Flags::default())?.server.data),
+        })
+    }
+
     /// The server that is meant.
     pub(crate) fn connect(self) -> anyhow::Result<ServerClient> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -172,6 +185,39 @@ impl ServerClient {
         self.ask(Method::GET, path, None)
             .await?
             .context("the server sent no content")
+    }
+
+    /// A GET whose answer is bytes, which `take` gets as they come, however long that takes in all.
+    pub(crate) async fn download(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let request = self
+            .http
+            .get(format!("{}/api/v1{path}", self.base))
+            .bearer_auth(&self.token)
+            .timeout(DOWNLOAD_MAX);
+        let late = || anyhow!("the server at {} fell silent", self.base);
+        let sent = tokio::time::timeout(ANSWER_MAX, request.send()).await;
+        let mut response = sent
+            .map_err(|_| late())?
+            .map_err(|error| self.unanswered(error))?;
+        let status = response.status();
+        if !status.is_success() {
+            let content = response.bytes().await.map_err(|error| self.unanswered(error))?;
+            return Err(self.refused(status, serde_json::from_slice(&content).unwrap_or_default()));
+        }
+        loop {
+            let piece = tokio::time::timeout(ANSWER_MAX, response.chunk()).await;
+            match piece
+                .map_err(|_| late())?
+                .map_err(|error| self.unanswered(error))?
+            {
+                Some(piece) => take(&piece)?,
+                None => return Ok(()),
+            }
+        }
     }
 
     /// A POST; `None` for a body without content.

@@ -34,7 +34,7 @@ mod service;
 mod writer;
 
 pub use access::DeviceAccess;
-pub use service::{Bridge, BridgeError, BridgeOptions, Running, SpaceProbe};
+pub use service::{Bridge, BridgeError, BridgeOptions, Export, Running, SpaceProbe};
 
 #[cfg(all(feature = "fault-injection", not(debug_assertions)))]
 compile_error!("fault-injection breaks promises on purpose and must not be in a release build");

@@ -1,6 +1,9 @@
 //! The rim: one task that owns the core, and the handle through which everybody else speaks to it.
 
+mod backup;
 mod channels;
+
+pub use backup::Export;
 
 use crate::access::DeviceAccess;
 use crate::audit::{Acting, AuditEntry, Refusal};
@@ -21,7 +24,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use waypost_proto::{Topic, TopicPrefix};
 
 /// How many calls may wait for the core; further callers wait in their own task.
@@ -94,6 +97,12 @@ pub enum BridgeError {
         /// Where to go on.
         resume_after: EventCursor,
     },
+    /// The cursor is of a future that was lost: a backup was put back.
+    #[error("the event log was put back to event {resume_after} from a backup; what came after that is lost")]
+    EventsLost {
+        /// Where to go on.
+        resume_after: EventCursor,
+    },
     /// The disk is nearly full, and this would fill it further.
     #[error(
         "the server's disk is nearly full, so nothing new is taken until there is room; what was accepted is safe"
@@ -126,6 +135,8 @@ pub struct Bridge {
     access: DeviceAccess,
     acting: Acting,
     space: watch::Receiver<Space>,
+    /// Whoever reads the whole store holds the one that there is.
+    exports: Arc<Semaphore>,
 }
 
 /// The bridge's task; ends after [`Bridge::stop`] or when the link closes.
@@ -172,6 +183,7 @@ impl Bridge {
             access: access.clone(),
             acting: Acting::SERVER,
             space: seen_space,
+            exports: Arc::new(Semaphore::new(1)),
         };
         let (writer, written) = Writer::start(store.clone());
         let mut rim = Rim {
@@ -522,19 +534,33 @@ impl Bridge {
     /// The events after a cursor, oldest first, at most `limit`; after 0 from the first that is kept.
     ///
     /// # Errors
-    /// [`BridgeError::EventsTrimmed`] where some after the cursor are not there any more, also for a `limit` of 0.
+    /// [`BridgeError::EventsTrimmed`] where some after the cursor are not there any more, [`BridgeError::EventsLost`]
+    /// where the cursor is of a store that was lost; both also for a `limit` of 0.
     pub async fn events(&self, after: EventCursor, limit: usize) -> Result<Vec<Event>> {
-        let before_first = self.inspect(|core| core.first_event()).await? - 1;
-        let after = if after == 0 { before_first } else { after };
+        let (before_first, after, lost, following) = self
+            .inspect(move |core| {
+                let before_first = core.first_event() - 1;
+                let after = if after == 0 { before_first } else { after };
+                (
+                    before_first,
+                    after,
+                    core.resume_after_lost(after),
+                    core.event_after(after),
+                )
+            })
+            .await?;
+        if let Some(resume_after) = lost {
+            return Err(BridgeError::EventsLost { resume_after });
+        }
         if after < before_first {
             return Err(BridgeError::EventsTrimmed {
                 resume_after: before_first,
             });
         }
         let events = self.read(move |store| store.events(after, limit)).await?;
-        // The log has no gaps: what is missing was trimmed since the first was looked up.
+        // The log has no other gaps than those of restores: what is missing was trimmed since the first was looked up.
         match events.first() {
-            Some(first) if first.cursor > after + 1 => Err(BridgeError::EventsTrimmed {
+            Some(first) if first.cursor > following => Err(BridgeError::EventsTrimmed {
                 resume_after: first.cursor - 1,
             }),
             _ => Ok(events),

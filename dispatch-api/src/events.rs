@@ -220,7 +220,9 @@ impl Feed {
                 Ok(Some(message)) => return Some(message.into()),
                 Ok(None) => {}
                 // A client that is behind the beginning of the log is told so when it comes back.
-                Err(BridgeError::Stopped | BridgeError::EventsTrimmed { .. }) => return None,
+                Err(
+                    BridgeError::Stopped | BridgeError::EventsTrimmed { .. } | BridgeError::EventsLost { .. },
+                ) => return None,
                 Err(error) => {
                     tracing::error!(%error, "a stream of events ended because the bridge failed: {error}");
                     return None;
@@ -298,11 +300,11 @@ impl Follower {
         let live = state.bridge().watch();
         let last = state.bridge().last_event().await?;
         let cursor = after.unwrap_or(last);
+        // Now, while there is a status to say it with: whether what comes after the cursor is still there, or ever was.
+        state.bridge().events(cursor, 0).await?;
         if cursor > last {
             return Err(Problem::cursor_lost(last));
         }
-        // Now, while there is a status to say it with: whether what comes after the cursor is still there.
-        state.bridge().events(cursor, 0).await?;
         Ok(Self {
             live,
             types,

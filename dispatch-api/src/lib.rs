@@ -34,6 +34,7 @@
 mod access;
 mod audit;
 mod authority;
+mod backup;
 mod bodies;
 mod broadcasts;
 mod cloud_event;

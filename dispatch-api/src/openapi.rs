@@ -67,6 +67,11 @@ const RESOURCES: &[Resource] = &[
     ),
     ("Audit", "Who did what, when, from where.", crate::audit::describe),
     (
+        "Backup",
+        "Everything there is, to be put away.",
+        crate::backup::describe,
+    ),
+    (
         "MQTT",
         "The way in for devices that reach HTTP alone.",
         crate::mqtt_socket::describe,

@@ -321,7 +321,7 @@ impl Problem {
     /// The event log ends at `last`, before the cursor that was given.
     pub(crate) fn cursor_lost(last: u64) -> Self {
         let detail = format!(
-            "The event log ends before this cursor; a backup may have been restored. Read again what you show, then \
+            "This cursor is of no event in the log; a backup may have been restored. Read again what you show, then \
              go on after {last}."
         );
         Self {
@@ -424,6 +424,7 @@ impl From<BridgeError> for Problem {
             ),
             BridgeError::MadeBefore(made) => made.into(),
             BridgeError::EventsTrimmed { resume_after } => Self::cursor_trimmed(resume_after),
+            BridgeError::EventsLost { resume_after } => Self::cursor_lost(resume_after),
             BridgeError::NoSpace => Self {
                 retry_after_s: Some(60),
                 ..Self::new(ProblemType::NoSpace, sentence(&error.to_string()))

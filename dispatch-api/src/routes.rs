@@ -4,9 +4,9 @@ use crate::access::{Access, Guard, guard};
 use crate::problem::{Problem, ProblemType};
 use crate::state::ApiState;
 use crate::{
-    audit, authority, broadcasts, credentials, cursor, devices, entries, events, groups, headers, health,
-    keys, mqtt_socket, observe, openapi, owntracks, people, positions, receipts, session, streams, templates,
-    track, web,
+    audit, authority, backup, broadcasts, credentials, cursor, devices, entries, events, groups, headers,
+    health, keys, mqtt_socket, observe, openapi, owntracks, people, positions, receipts, session, streams,
+    templates, track, web,
 };
 use axum::Router;
 use axum::handler::Handler;
@@ -107,6 +107,7 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new(POST,   "/api/v1/positions/owntracks",      Device,                owntracks::report),
         Route::new(GET,    "/api/v1/events/stream",            Roles(EVERY_ROLE),     events::follow),
         Route::new(GET,    "/api/v1/audit",                    Roles(ADMIN),          audit::list),
+        Route::new(GET,    "/api/v1/backup",                   Roles(ADMIN),          backup::show),
         Route::new(GET,    "/api/v1/people",                   Roles(ADMIN),          people::list),
         Route::new(POST,   "/api/v1/people",                   Roles(ADMIN),          people::create),
         Route::new(GET,    "/api/v1/people/{id}",              Roles(ADMIN),          people::show),

@@ -1,11 +1,13 @@
 //! The subcommands, a file each.
 
+mod backup;
 mod check_config;
 mod demo;
 mod device;
 mod driver;
 mod key;
 mod person;
+mod restore;
 mod serve;
 mod store;
 
@@ -29,6 +31,10 @@ pub(crate) enum Command {
     Key(key::Arguments),
     /// Be a driver's device: send, reply, listen, drive a recorded trace
     Driver(driver::Arguments),
+    /// Put everything that a server knows into a folder, while it runs or not
+    Backup(backup::Arguments),
+    /// Begin a server's data with a backup, or look whether one is whole
+    Restore(restore::Arguments),
     /// Move the data of a server that does not run to another engine
     Store(store::Arguments),
     /// Say whether the settings fit together, and what they come to
@@ -45,6 +51,8 @@ impl Command {
             Self::Person(arguments) => person::run(arguments, format),
             Self::Key(arguments) => key::run(arguments, format),
             Self::Driver(arguments) => driver::run(arguments, format),
+            Self::Backup(arguments) => backup::run(arguments, format),
+            Self::Restore(arguments) => restore::run(arguments, format),
             Self::Store(arguments) => store::run(arguments, format),
             Self::CheckConfig(arguments) => check_config::run(&arguments, format),
         }

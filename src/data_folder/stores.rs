@@ -113,14 +113,24 @@ impl DataFolder {
         Ok(real(&self.path)? == real(&other.path)?)
     }
 
-    fn own(&self) -> anyhow::Result<FolderLock> {
+    /// The engine of the server that runs here.
+    pub(crate) fn engine_in_use(&self) -> anyhow::Result<Engine> {
+        self.choose_store(None)
+    }
+
+    pub(super) fn own(&self) -> anyhow::Result<FolderLock> {
+        self.own_unless_taken()?.ok_or_else(|| self.in_use())
+    }
+
+    /// `None` where another process has the folder.
+    pub(super) fn own_unless_taken(&self) -> anyhow::Result<Option<FolderLock>> {
         let path = self.path.join(LOCK_FILE);
         let mut options = File::options();
         let lock = options.write(true).create(true).truncate(false).open(&path);
         let lock = lock.with_context(|| format!("{} cannot be opened", path.display()))?;
         match lock.try_lock() {
-            Ok(()) => Ok(FolderLock(lock)),
-            Err(TryLockError::WouldBlock) => Err(self.in_use()),
+            Ok(()) => Ok(Some(FolderLock(lock))),
+            Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => {
                 Err(error).with_context(|| format!("{} cannot be locked", path.display()))
             }
@@ -141,7 +151,7 @@ impl DataFolder {
     }
 
     /// The engines that have a store here, as a server would see it.
-    fn engines(&self) -> Vec<Engine> {
+    pub(super) fn engines(&self) -> Vec<Engine> {
         let holds_something =
             |folder: PathBuf| fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some());
         let engines = Engine::ALL.into_iter();
@@ -165,8 +175,8 @@ impl DataFolder {
                 .find(|path| path.exists())
             {
                 Some(draft) => bail!(
-                    "{} is a copy that was interrupted, and there is no other store in {folder}; run `waypost store copy` \
-                     again, or remove it to begin with nothing",
+                    "{} is a copy that was interrupted, and there is no other store in {folder}; run `waypost store copy` or \
+                     `waypost restore` again, or remove it to begin with nothing",
                     draft.display()
                 ),
                 None => Ok(()),
@@ -180,7 +190,7 @@ impl DataFolder {
     }
 
     /// The store to copy: the one that is here, or the one that is named.
-    fn choose_store(&self, named: Option<Engine>) -> anyhow::Result<Engine> {
+    pub(super) fn choose_store(&self, named: Option<Engine>) -> anyhow::Result<Engine> {
         let folder = self.path.display();
         match (&self.engines()[..], named) {
             ([], _) => bail!("there is no store in {folder}; name the data folder of a server"),
@@ -191,23 +201,23 @@ impl DataFolder {
         }
     }
 
-    fn store(&self, engine: Engine) -> PathBuf {
+    pub(super) fn store(&self, engine: Engine) -> PathBuf {
         self.path.join(name(engine))
     }
 
-    fn beside(&self, engine: Engine, suffix: &str) -> PathBuf {
+    pub(super) fn beside(&self, engine: Engine, suffix: &str) -> PathBuf {
         self.path.join(format!("{}.{suffix}", name(engine)))
     }
 
     /// Gives something in this folder another name, which is on disk when this returns.
-    fn rename(&self, old: &Path, new: &Path) -> anyhow::Result<()> {
+    pub(super) fn rename(&self, old: &Path, new: &Path) -> anyhow::Result<()> {
         fs::rename(old, new)
             .and_then(|()| File::open(&self.path)?.sync_all())
             .with_context(|| format!("{} cannot be renamed to {}", old.display(), new.display()))
     }
 }
 
-fn remove_folder(path: &Path) -> anyhow::Result<()> {
+pub(super) fn remove_folder(path: &Path) -> anyhow::Result<()> {
     if path.exists() {
         fs::remove_dir_all(path).with_context(|| format!("{} cannot be removed", path.display()))?;
     }

@@ -35,6 +35,12 @@ impl Core {
         }));
     }
 
+    /// Somebody takes everything there is.
+    pub(crate) fn note_export(&mut self) -> Result<((), Option<Ticket>), BridgeError> {
+        self.audit("backup.taken", "store".to_owned());
+        Ok(((), self.commit()))
+    }
+
     /// The line of something that was made.
     pub(super) fn audit_made(&mut self, made: Made) {
         let (action, subject) = match made {

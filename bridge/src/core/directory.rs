@@ -285,6 +285,27 @@ impl Core {
         })
     }
 
+    /// Where the one goes on whose last event was of a store that was lost; `None` for an event of this store, or of
+    /// none that it knows.
+    pub(crate) fn resume_after_lost(&self, event: EventCursor) -> Option<EventCursor> {
+        let mut restores = self.restores.values();
+        let lost = restores.find(|restore| restore.lost(event));
+        // Beyond the present it may be of any store that was lost; what came after the last restore, it does not have.
+        let newest = || self.restores.values().map(|restore| restore.last_event).max();
+        lost.map(|restore| restore.last_event)
+            .or_else(|| newest().filter(|_| event > self.last_event))
+    }
+
+    /// The number of the event that follows, whether there is one yet or not.
+    pub(crate) fn event_after(&self, event: EventCursor) -> EventCursor {
+        let mut next = event.saturating_add(1);
+        // Nothing may have happened between two restores.
+        while let Some(gap) = self.restores.values().find(|gap| gap.last_event + 1 == next) {
+            next = gap.first_event;
+        }
+        next
+    }
+
     pub(crate) fn last_event(&self) -> EventCursor {
         self.last_event
     }

@@ -37,7 +37,7 @@ use crate::key::ApiKey;
 use crate::link::Subscriptions;
 use crate::person::{Person, SignIn};
 use crate::position::Position;
-use crate::store::{Change, Look, MemberCursor, State};
+use crate::store::{Change, Look, MemberCursor, Restore, State};
 use crate::stream::{Member, Stream, StreamKind};
 use crate::template::Template;
 use audit::Refusals;
@@ -216,6 +216,8 @@ impl Default for CoreOptions {
 pub struct Core {
     options: CoreOptions,
     incarnation: Incarnation,
+    /// Where this store parted from those that it was put back from.
+    restores: BTreeMap<Incarnation, Restore>,
     generation: Generation,
 
     // The directory, as it is on disk.
@@ -397,6 +399,7 @@ impl Core {
             next_group: next(state.groups.keys().next_back().map(|id| id.number())),
             groups: state.groups,
             broadcasts: state.broadcasts,
+            restores: state.restores,
             next_template: catalogue.next_number(),
             catalogue,
             presence: BTreeMap::new(),

@@ -225,6 +225,10 @@ impl Core {
                 Log::Audit => (audit_days, self.staged_audit),
             };
             let LogBegin { first, oldest_ms } = self.sweep.logs[&log];
+            let (first, last) = match log {
+                Log::Events => self.without_gap(first, last),
+                Log::Audit => (first, last),
+            };
             if let Some(before_ms) = horizon_ms(days, now)
                 && first <= last
                 && oldest_ms.is_none_or(|oldest_ms| oldest_ms < before_ms)
@@ -249,6 +253,19 @@ impl Core {
         }
         self.sweep.phase = Phase::Entries { after: None };
         None
+    }
+
+    /// The part of a stretch of event numbers that has no gap: a restore leaves one.
+    fn without_gap(&self, mut first: u64, last: u64) -> (u64, u64) {
+        let mut gaps: Vec<_> = self.restores.values().collect();
+        gaps.sort_by_key(|restore| restore.first_event);
+        for gap in gaps {
+            if first <= gap.last_event {
+                return (first, last.min(gap.last_event));
+            }
+            first = first.max(gap.first_event);
+        }
+        (first, last)
     }
 
     /// The next stream with an entry that may be too old.

@@ -3,7 +3,8 @@
 use super::StoreError;
 use super::keys::Table;
 use super::kv::{KeyedStore, Order, OrderedKeys, Visit, Write};
-use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 /// A store in a folder.
@@ -109,6 +110,20 @@ impl OrderedKeys for FjallKeys {
             let (key, value) = record.into_inner().map_err(engine)?;
             if visit(&key, &value)?.is_break() {
                 break;
+            }
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let snapshot = self.database.snapshot();
+        // The keyspaces hold different tables, so that the order of their tables is the order of all keys.
+        for table in u8::MIN..=u8::MAX {
+            for record in snapshot.prefix(self.keyspace(&[table]), [table]) {
+                let (key, value) = record.into_inner().map_err(engine)?;
+                if visit(&key, &value)? == ControlFlow::Break(()) {
+                    return Ok(());
+                }
             }
         }
         Ok(())

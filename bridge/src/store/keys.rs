@@ -3,7 +3,7 @@
 use crate::entry::Rung;
 use crate::once::Caller;
 use crate::stream::Member;
-use waypost_proto::{DeviceId, Epoch, GroupId, OpNumber, PersonId, StreamId};
+use waypost_proto::{DeviceId, Epoch, GroupId, Incarnation, OpNumber, PersonId, StreamId};
 
 /// The kinds of records. The letter goes before each key; the engine may keep groups of tables apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +34,7 @@ pub(super) enum Table {
     Firsts = b'F',
     PositionMarks = b'D',
     Urgent = b'u',
+    Restores = b'R',
 }
 
 /// A key under construction.
@@ -80,6 +81,14 @@ impl Key {
     pub(super) fn done(self) -> Vec<u8> {
         self.0
     }
+}
+
+pub(super) fn meta() -> Vec<u8> {
+    Key::of(Table::Meta).done()
+}
+
+pub(super) fn restore(of: Incarnation) -> Vec<u8> {
+    Key::of(Table::Restores).u64(of.number()).done()
 }
 
 pub(super) fn device(id: DeviceId) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use super::keys::{self, Key, Numbers, Table};
 use super::records::{MetaRecord, ReceiptRecord, Record};
-use super::{Change, Found, Log, Look, MemberCursor, State, Store, StoreError};
+use super::{Change, Found, Log, Look, MemberCursor, Restore, State, Store, StoreError};
 use crate::audit::AuditEntry;
 use crate::broadcast::Broadcast;
 use crate::device::Device;
@@ -30,6 +30,9 @@ pub trait OrderedKeys: Send + Sync + 'static {
     /// Visits the records from `first` to `last`, both included, in the order that was asked for, until told to stop.
     fn scan(&self, first: &[u8], last: &[u8], order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
+    /// Visits every record there is, as all of them were at one moment, in the order of their keys, until told to stop.
+    fn snapshot(&self, visit: &mut Visit<'_>) -> Result<(), StoreError>;
+
     /// All or nothing; durable when it returns.
     fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError>;
 }
@@ -55,7 +58,7 @@ pub struct KeyedStore<K>(pub(super) K);
 
 impl<K: OrderedKeys> Store for KeyedStore<K> {
     fn load(&self, fresh_incarnation: u64) -> Result<State, StoreError> {
-        let meta_key = Key::of(Table::Meta).done();
+        let meta_key = keys::meta();
         let mut meta = match self.0.read(&meta_key)? {
             Some(bytes) => MetaRecord::decode(bytes.as_slice()).map_err(|_| StoreError::Damaged("meta"))?,
             None => MetaRecord {
@@ -88,10 +91,17 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
             groups: BTreeMap::new(),
             templates: BTreeMap::new(),
             broadcasts: BTreeMap::new(),
+            restores: BTreeMap::new(),
         };
         self.load_firsts(&mut state)?;
         state.last_event = self.last_number(Key::of(Table::Events), state.first_event)?;
         state.last_audit = self.last_number(Key::of(Table::Audit), state.first_audit)?;
+        self.each(Table::Restores, |_, restore: Restore| {
+            // Nothing may have happened since.
+            state.last_event = state.last_event.max(restore.first_event - 1);
+            state.restores.insert(restore.of, restore);
+            Some(())
+        })?;
         self.each(Table::Devices, |_, device: Device| {
             state.devices.insert(device.id, device);
             Some(())
@@ -295,6 +305,10 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
                     .map_err(|_| StoreError::Damaged("operation"))
             })
             .transpose()
+    }
+
+    fn snapshot(&self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.0.snapshot(visit)
     }
 }
 

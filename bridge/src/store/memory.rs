@@ -65,6 +65,16 @@ impl OrderedKeys for MemoryKeys {
         Ok(())
     }
 
+    fn snapshot(&self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let records = self.0.read().expect("nothing panics while the lock is held");
+        for (key, value) in records.iter() {
+            if visit(key, value)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError> {
         let mut records = self.0.write().expect("nothing panics while the lock is held");
         for (key, value) in writes {

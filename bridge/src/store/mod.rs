@@ -7,19 +7,25 @@
 mod conformance;
 mod copy;
 mod engine;
+mod export;
 mod fjall;
 mod keys;
 mod kv;
 mod memory;
 mod records;
+mod restore;
 mod retention;
 mod sled;
 
 pub use copy::{Copied, CopyError, copy};
 pub use engine::{Engine, UnknownEngine};
+pub use export::{
+    Decoder, Encoder, Fresh, Named, NotAnExport, Pair, RestoreError, encode_record, export, restore,
+};
 pub use fjall::{FjallKeys, FjallStore};
 pub use kv::{KeyedStore, Order, OrderedKeys, Visit, Write};
 pub use memory::{MemoryKeys, MemoryStore};
+pub use restore::Restore;
 pub use retention::{DAY_MS, Found, FoundPositions, LOOK_RECORDS_MAX, Log, Look, PositionMark, Trim};
 pub use sled::{SledKeys, SledStore};
 
@@ -93,6 +99,11 @@ pub trait Store: Send + Sync + 'static {
         epoch: Epoch,
         op: OpNumber,
     ) -> Result<Option<ContentDigest>, StoreError>;
+
+    /// Visits every record there is, as all of them were at one moment, in the order of their keys, until told to stop: what a
+    /// backup holds. Commits go on meanwhile where the engine can read at a moment that is past (fjall), and wait where it
+    /// cannot (sled).
+    fn snapshot(&self, visit: &mut Visit<'_>) -> Result<(), StoreError>;
 }
 
 /// A store that failed. Retrying does not help: the disk, its room or its rights need a person.
@@ -284,4 +295,6 @@ pub struct State {
     pub templates: BTreeMap<u32, Vec<Template>>,
     /// To whom each broadcast went.
     pub broadcasts: BTreeMap<StreamId, Broadcast>,
+    /// Where this store parted from those that it was put back from, by their names.
+    pub restores: BTreeMap<Incarnation, Restore>,
 }

@@ -1,7 +1,7 @@
 //! How things are written down: protobuf, so that a later version reads what an earlier one wrote. Numbers of fields
 //! are never reused.
 
-use super::{MemberCursor, StoreError};
+use super::{MemberCursor, Restore, StoreError};
 use crate::audit::{Actor, AuditEntry, Outcome};
 use crate::broadcast::Broadcast;
 use crate::device::{Device, Driver};
@@ -16,7 +16,9 @@ use crate::stream::{Member, Membership, Stream, StreamKind};
 use crate::template::{QuickReply, Slot, Template};
 use prost::Message;
 use std::net::IpAddr;
-use waypost_proto::{Cumulative, DeviceId, Epoch, Fix, Motion, OpNumber, PersonId, Seq, StreamId};
+use waypost_proto::{
+    Cumulative, DeviceId, Epoch, Fix, Incarnation, Motion, OpNumber, PersonId, Seq, StreamId,
+};
 
 /// Something that is written as a record.
 pub(super) trait Record: Sized {
@@ -44,6 +46,52 @@ pub(super) struct MetaRecord {
     pub(super) incarnation: u64,
     #[prost(uint64, tag = "2")]
     pub(super) generation: u64,
+}
+
+/// Where a store parted from the one that its backup was of.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RestoreRecord {
+    #[prost(fixed64, tag = "1")]
+    of: u64,
+    #[prost(uint32, repeated, tag = "2")]
+    streams: Vec<u32>,
+    /// Of the streams, in their order.
+    #[prost(uint64, repeated, tag = "3")]
+    heads: Vec<u64>,
+    #[prost(uint64, tag = "4")]
+    last_event: u64,
+    #[prost(uint64, tag = "5")]
+    first_event: u64,
+}
+
+impl Record for Restore {
+    const NAME: &'static str = "restore";
+    type Wire = RestoreRecord;
+
+    fn to_wire(&self) -> RestoreRecord {
+        RestoreRecord {
+            of: self.of.number(),
+            streams: self.heads.keys().map(|stream| stream.number()).collect(),
+            heads: self.heads.values().copied().collect(),
+            last_event: self.last_event,
+            first_event: self.first_event,
+        }
+    }
+
+    fn from_wire(wire: RestoreRecord) -> Option<Self> {
+        if wire.streams.len() != wire.heads.len() || wire.first_event <= wire.last_event {
+            return None;
+        }
+        let heads = wire.streams.into_iter().zip(wire.heads);
+        Some(Self {
+            of: Incarnation::new(wire.of)?,
+            heads: heads
+                .map(|(stream, head)| Some((StreamId::new(stream)?, head)))
+                .collect::<Option<_>>()?,
+            last_event: wire.last_event,
+            first_event: wire.first_event,
+        })
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]

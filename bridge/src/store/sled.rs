@@ -192,6 +192,19 @@ impl OrderedKeys for SledKeys {
         }
     }
 
+    /// No commit is under way and none begins meanwhile: sled shows each batch as soon as it is applied.
+    fn snapshot(&self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let _health = self.read_lock()?;
+        for record in self.database.scan_prefix([RECORDS]) {
+            let (record_key, record) = record.map_err(engine)?;
+            let key = &record_key[1..];
+            if visit(key, &self.value(key, &record)?)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError> {
         let mut health = self
             .health
