@@ -4,6 +4,7 @@ use crate::catalogue::{BadReply, Catalogue};
 use crate::core::{Draft, PostId};
 use crate::credentials::Credentials;
 use crate::engine::{self, Command};
+use crate::incoming::Offered;
 use crate::options::InvalidOption;
 use crate::status::LinkState;
 use crate::store::StoreError;
@@ -500,7 +501,7 @@ impl Client {
         }
     }
 
-    pub(crate) async fn subscribe(&self) -> Result<mpsc::Receiver<Entry>, ClientError> {
+    pub(crate) async fn subscribe(&self) -> Result<Offered, ClientError> {
         self.ask(Command::Subscribe).await
     }
 

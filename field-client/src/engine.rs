@@ -14,6 +14,7 @@ use crate::client::{OpenError, Outcome, PostError, Posted, Refused, ReplyMessage
 use crate::connection::{Ended, LinkEvent, Settings, ToServer};
 use crate::core::backoff::Backoff;
 use crate::core::{Config, Core, Draft, Event, Makes, Now, PostId, Progress, Ticket};
+use crate::incoming::{Offered, Withdrawn};
 use crate::link::{self, Addresses, Attempt};
 use crate::options::LinkAtStart;
 use crate::store::{OtherDevice, RedbEngine, Store, StoreError};
@@ -86,7 +87,7 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Vec<Entry>>,
     },
     /// A consumer for the entries that are to be shown, in place of any before.
-    Subscribe(oneshot::Sender<mpsc::Receiver<Entry>>),
+    Subscribe(oneshot::Sender<Offered>),
     Status(oneshot::Sender<Status>),
     PauseLink,
     ResumeLink,
@@ -200,6 +201,9 @@ fn open(state_dir: &Path, config: Config) -> Result<(Store<RedbEngine>, Core), O
     store
         .operations(|stored, progress| core.restore(&stored, progress))
         .map_err(OpenError::Store)?;
+    store
+        .kept(|stored, accepted_ms| core.restore_kept(&stored, accepted_ms))
+        .map_err(OpenError::Store)?;
     Ok((store, core))
 }
 
@@ -275,6 +279,7 @@ struct Screen {
     /// Which consumer: what was read for an earlier one is not for this one.
     number: u64,
     entries: mpsc::Sender<Entry>,
+    withdrawn: Withdrawn,
     /// Entries that are being read from the store.
     reading: usize,
 }
@@ -424,7 +429,7 @@ impl Engine {
             self.screen = None;
         }
         if let (Some(server), Some(screen)) = (self.core.server(), &mut self.screen) {
-            let (incarnation, number) = (server.incarnation, screen.number);
+            let (incarnation, number) = (server.shelf, screen.number);
             while screen.reading < screen.entries.capacity() {
                 let Some((stream, seq)) = self.core.poll_show() else {
                     break;
@@ -524,7 +529,7 @@ impl Engine {
                 reply,
             } => match self.core.server() {
                 Some(server) => {
-                    let incarnation = server.incarnation;
+                    let incarnation = server.shelf;
                     self.jobs.push(Job::History {
                         incarnation,
                         stream,
@@ -539,14 +544,19 @@ impl Engine {
             },
             Command::Subscribe(reply) => {
                 let (entries, receiver) = mpsc::channel(ENTRIES_MAX);
+                let withdrawn = Withdrawn::default();
                 self.screens += 1;
                 self.screen = Some(Screen {
                     number: self.screens,
                     entries,
+                    withdrawn: withdrawn.clone(),
                     reading: 0,
                 });
                 self.core.offer_again();
-                let _ = reply.send(receiver);
+                let _ = reply.send(Offered {
+                    entries: receiver,
+                    withdrawn,
+                });
             }
             Command::Status(reply) => {
                 let _ = reply.send(self.status());
@@ -681,6 +691,16 @@ impl Engine {
                 self.link_state.send_replace(LinkState::InStep);
                 tracing::info!(device.id = %self.identity.device, "in step with the server");
             }
+            Event::AnotherStore => {
+                tracing::warn!(
+                    device.id = %self.identity.device,
+                    "the server has another store now; what it may lack is offered to it again"
+                );
+                // What is ahead of the screen has the numbers of the old store.
+                if let Some(screen) = self.screen.take() {
+                    screen.withdrawn.withdraw();
+                }
+            }
             Event::EpochUsed => {
                 tracing::warn!(
                     device.id = %self.identity.device,
@@ -701,7 +721,16 @@ impl Engine {
                     self.core.handle_loaded(id, content, now);
                 }
             }
-            Some(Done::Entry { screen: of, entry }) => {
+            Some(Done::Entry {
+                screen: of,
+                stream,
+                seq,
+                entry,
+            }) => {
+                if entry.is_none() {
+                    // It was shown before the server's store was put back.
+                    self.core.mark_shown(stream, seq, now);
+                }
                 if let Some(screen) = self.screen.as_mut().filter(|screen| screen.number == of) {
                     screen.reading -= 1;
                     // Room was there when it was asked for, and nobody else sends. A consumer that has gone has

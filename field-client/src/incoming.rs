@@ -2,6 +2,8 @@
 
 use crate::client::ClientError;
 use crate::{Client, Entry};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{OwnedMutexGuard, mpsc};
 
 /// The entries that are to be shown, in the order in which they are to be shown.
@@ -10,7 +12,7 @@ use tokio::sync::{OwnedMutexGuard, mpsc};
 /// did not confirm is offered again to the next one.
 pub struct Entries {
     client: Client,
-    receiver: Option<mpsc::Receiver<Entry>>,
+    offered: Option<Offered>,
     _only_consumer: OwnedMutexGuard<()>,
 }
 
@@ -18,22 +20,49 @@ impl Entries {
     pub(crate) fn new(client: Client, only_consumer: OwnedMutexGuard<()>) -> Self {
         Self {
             client,
-            receiver: None,
+            offered: None,
             _only_consumer: only_consumer,
         }
     }
 
     /// The next entry; `None` once the client is closed. Cancelling the future loses nothing.
     pub async fn next(&mut self) -> Option<Incoming> {
-        let receiver = match &mut self.receiver {
-            Some(receiver) => receiver,
-            slot => slot.insert(self.client.subscribe().await.ok()?),
-        };
-        let entry = receiver.recv().await?;
-        Some(Incoming {
-            entry,
-            client: self.client.clone(),
-        })
+        loop {
+            let offered = match &mut self.offered {
+                Some(offered) if !offered.withdrawn.is() => offered,
+                slot => slot.insert(self.client.subscribe().await.ok()?),
+            };
+            let next = offered.entries.recv().await;
+            if offered.withdrawn.is() {
+                continue;
+            }
+            return next.map(|entry| Incoming {
+                entry,
+                client: self.client.clone(),
+                withdrawn: offered.withdrawn.clone(),
+            });
+        }
+    }
+}
+
+/// Entries that a consumer was offered.
+pub(crate) struct Offered {
+    pub(crate) entries: mpsc::Receiver<Entry>,
+    pub(crate) withdrawn: Withdrawn,
+}
+
+/// Whether what a consumer was offered counts no more: the server's store is another one since, and the numbers of these
+/// entries may be those of others.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Withdrawn(Arc<AtomicBool>);
+
+impl Withdrawn {
+    pub(crate) fn withdraw(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
 }
 
@@ -45,6 +74,7 @@ pub struct Incoming {
     /// What to show.
     pub entry: Entry,
     client: Client,
+    withdrawn: Withdrawn,
 }
 
 impl Incoming {
@@ -53,6 +83,9 @@ impl Incoming {
     /// # Errors
     /// [`ClientError`] where the client has stopped.
     pub async fn mark_shown(&self) -> Result<(), ClientError> {
+        if self.withdrawn.is() {
+            return Ok(());
+        }
         self.client.mark_shown(self.entry.stream, self.entry.seq).await
     }
 
@@ -62,6 +95,9 @@ impl Incoming {
     /// # Errors
     /// [`ClientError`] where the client has stopped.
     pub async fn mark_read(&self) -> Result<(), ClientError> {
+        if self.withdrawn.is() {
+            return Ok(());
+        }
         self.client.mark_read(self.entry.stream, self.entry.seq).await
     }
 }

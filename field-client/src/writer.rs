@@ -38,8 +38,13 @@ pub(crate) enum Done {
     Stored(Ticket),
     /// Contents, where there are any.
     Loaded(Vec<(PostId, Option<wire::Operation>)>),
-    /// An entry for the screen; `None` where there is none.
-    Entry { screen: u64, entry: Option<Box<Entry>> },
+    /// An entry for the screen; `None` where it was shown before.
+    Entry {
+        screen: u64,
+        stream: StreamId,
+        seq: Seq,
+        entry: Option<Box<Entry>>,
+    },
     /// The store failed, and takes no further jobs.
     Failed(StoreError),
 }
@@ -100,8 +105,13 @@ fn run<E: Engine>(
                 stream,
                 seq,
             } => {
-                let entry = store.entry(incarnation, stream, seq)?.map(Box::new);
-                let _ = done.send(Done::Entry { screen, entry });
+                let entry = store.entry_to_show(incarnation, stream, seq)?.map(Box::new);
+                let _ = done.send(Done::Entry {
+                    screen,
+                    stream,
+                    seq,
+                    entry,
+                });
             }
             Job::History {
                 incarnation,

@@ -412,6 +412,7 @@ fn down_frames() -> Vec<(&'static str, wire::DownFrame)> {
                     want_positions: true,
                     catalogue: 0,
                     office_stream: 4_711,
+                    restored: None,
                 }),
                 accepted_through: 1_233,
                 ..frame()

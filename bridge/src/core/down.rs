@@ -542,6 +542,11 @@ impl Core {
             .devices
             .get(&device)
             .map_or(0, |device| device.stream.number());
+        let restored = self
+            .sessions
+            .get(&device)
+            .filter(|session| session.welcome == Welcome::Due)
+            .and_then(|session| self.restored(device, session.of_store?));
         let Some(session) = self.sessions.get_mut(&device) else {
             return frame;
         };
@@ -557,6 +562,7 @@ impl Core {
                     }),
                 catalogue: self.catalogue.version(),
                 office_stream,
+                restored,
             });
         }
         if std::mem::take(&mut session.ack_due)

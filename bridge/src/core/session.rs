@@ -5,16 +5,19 @@ use super::{Core, Effect, Now};
 use crate::device::{Device, Presence};
 use crate::event::EventKind;
 use crate::store::Change;
+use crate::stream::{Member, StreamKind};
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use waypost_proto::{
-    Author, Cumulative, DeviceId, Epoch, OpNumber, SessionTag, Stamp, StreamId, Window, positions_digest,
-    wire,
+    Author, Cumulative, DeviceId, Epoch, Incarnation, OpNumber, SessionTag, Stamp, StreamId, Window,
+    positions_digest, wire,
 };
 
 /// A language tag is no longer than this.
 const LOCALE_CHARS_MAX: usize = 35;
+/// In so many streams a device may keep what a restored store has as well; of others it gets everything anew.
+const RESTORED_HEADS_MAX: usize = 1_000;
 /// A device is asked for a hello at most this often.
 const HELLO_PLEASE_EVERY: Duration = Duration::from_secs(1);
 
@@ -27,6 +30,8 @@ pub(super) struct Session {
     /// The server's wall clock when the hello arrived.
     pub(super) welcome_ms: i64,
     pub(super) phase: Phase,
+    /// The store that the device knows, where it is another one.
+    pub(super) of_store: Option<Incarnation>,
 
     // What the next frame has to say.
     pub(super) welcome: Welcome,
@@ -350,15 +355,16 @@ impl Core {
             return Some(());
         }
         self.end_session(device);
-        // The device's digest covers what it reports beside it.
+        let of_store = self.other_store(hello);
+        let other_store = of_store.is_some();
+        // The device's digest covers what it reports beside it, which is about the entries of the store that it knows.
         let mut transfers = self.transfers.get(&(device, epoch)).cloned().unwrap_or_default();
-        for cursor in cursors {
+        for cursor in cursors.iter().filter(|_| !other_store) {
             if let Some((stream, held)) = self.reported(device, cursor) {
                 transfers.entry(stream).or_default().merge(&held);
             }
         }
         let digest = positions_digest(transfers.iter().map(|(stream, held)| (*stream, held)));
-        let other_store = hello.incarnation != 0 && hello.incarnation != self.incarnation.number();
         let wants_positions = digest != hello.positions_digest || (other_store && digest != 0);
         let session = Session {
             tag,
@@ -366,6 +372,7 @@ impl Core {
             hello_ms,
             welcome_ms: now.wall_ms,
             phase: Phase::Opening { wants_positions },
+            of_store,
             welcome: Welcome::Awaited,
             locale: hello.locale.chars().take(LOCALE_CHARS_MAX).collect(),
             groups: Compared::new(hello.groups_digest),
@@ -409,6 +416,33 @@ impl Core {
         }
         self.effects.push(Effect::Welcome { device, tag });
         Some(())
+    }
+
+    /// The store that a hello speaks of, where it is not this one.
+    pub(super) fn other_store(&self, hello: &wire::Hello) -> Option<Incarnation> {
+        Incarnation::new(hello.incarnation).filter(|&named| named != self.incarnation)
+    }
+
+    /// What a device that knows the store `of` may keep of it; `None` where this store was not put back from one of it.
+    pub(super) fn restored(&self, device: DeviceId, of: Incarnation) -> Option<wire::Restored> {
+        let restore = self.restores.get(&of)?;
+        let member = Member::Device(device);
+        let heads = restore.heads.iter().filter_map(|(&id, &seq)| {
+            let stream = &self.streams.get(&id)?.stream;
+            let counts = seq > 0 && stream.kind != StreamKind::Broadcast && stream.ever_had(member);
+            counts.then_some(wire::StreamHead {
+                stream: id.number(),
+                seq: stream.readable_head(member, seq),
+            })
+        });
+        Some(wire::Restored {
+            last_stream: restore
+                .heads
+                .keys()
+                .next_back()
+                .map_or(0, |stream| stream.number()),
+            heads: heads.take(RESTORED_HEADS_MAX).collect(),
+        })
     }
 
     /// The device's own list of what it holds: it may have lost some.

@@ -7,6 +7,7 @@ mod groups;
 mod lanes;
 mod owntracks;
 mod people;
+mod restored;
 mod retention;
 mod space;
 

@@ -57,7 +57,13 @@ impl Core {
             ignore("other_session");
             return;
         };
-        if session.phase != Phase::Forked {
+        // What comes with a hello that speaks of another store speaks of its entries, which may have other numbers here. Once
+        // the device knows this store it says again what still holds.
+        let of_other_store = frame
+            .hello
+            .as_ref()
+            .is_some_and(|hello| self.other_store(hello).is_some());
+        if session.phase != Phase::Forked && !of_other_store {
             self.take_frame(device, stamp, &frame, now);
         }
         self.commit();

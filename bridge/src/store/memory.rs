@@ -21,6 +21,12 @@ impl MemoryStore {
 
 #[cfg(test)]
 impl MemoryStore {
+    /// Another store that holds the same.
+    pub(crate) fn copied(&self) -> Self {
+        let records = self.0.0.read().expect("nothing panics while the lock is held");
+        KeyedStore(MemoryKeys(RwLock::new(records.clone())))
+    }
+
     /// How many receipts there are, of entries that are there or not.
     pub(crate) fn receipts_kept(&self) -> usize {
         let records = self.0.0.read().expect("nothing panics while the lock is held");

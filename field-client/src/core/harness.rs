@@ -111,6 +111,9 @@ impl Device {
         store
             .operations(|stored, progress| core.restore(&stored, progress))
             .unwrap();
+        store
+            .kept(|stored, accepted_ms| core.restore_kept(&stored, accepted_ms))
+            .unwrap();
         Self {
             core,
             store,
@@ -187,10 +190,13 @@ impl Device {
                 continue;
             }
             while let Some((stream, seq)) = self.core.poll_show() {
-                let incarnation = self.core.server().unwrap().incarnation;
-                let entry = self.store.entry(incarnation, stream, seq).unwrap();
-                self.shown
-                    .push(entry.expect("an entry is shown only once it is stored"));
+                let shelf = self.core.server().unwrap().shelf;
+                let entry = self.store.entry(shelf, stream, seq).unwrap();
+                entry.expect("an entry is shown only once it is stored");
+                match self.store.entry_to_show(shelf, stream, seq).unwrap() {
+                    Some(entry) => self.shown.push(entry),
+                    None => drop(self.core.mark_shown(stream, seq, self.now)),
+                }
             }
             if !self.core.has_to_show() {
                 return;

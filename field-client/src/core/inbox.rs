@@ -116,6 +116,36 @@ impl Inbox {
         }
     }
 
+    /// The store was put back: of each stream counts what stands up to the number that `through` says, and all of it is to be
+    /// reported. Returns the number for each stream that was held.
+    pub(crate) fn fork(&mut self, through: impl Fn(StreamId, StreamKind) -> u64) -> BTreeMap<StreamId, u64> {
+        let mut cut = BTreeMap::new();
+        for (&id, stream) in &mut self.streams {
+            let last = through(id, stream.kind);
+            cut.insert(id, last);
+            stream.expected.truncate(last);
+            stream.held.truncate(last);
+            stream.expected_read = stream.expected_read.min(last);
+            stream.read = stream.read.min(last);
+            stream.newest = stream.newest.min(last);
+            stream.confirmed = Cumulative::default();
+            stream.confirmed_read = 0;
+            stream.reports = 0;
+        }
+        self.streams.retain(|id, _| cut[id] > 0);
+        let stays =
+            |&(stream, seq): &(StreamId, Seq)| cut.get(&stream).is_some_and(|&last| seq.number() <= last);
+        self.unshown.retain(stays);
+        self.behind_gap.retain(stays);
+        self.showable.retain(stays);
+        cut
+    }
+
+    /// Whether anything is known of a stream.
+    pub(crate) fn holds(&self, stream: StreamId) -> bool {
+        self.streams.contains_key(&stream)
+    }
+
     /// Whether an entry is to be written.
     pub(crate) fn admit(&mut self, stream: StreamId, seq: Seq, now: Now) -> Admission {
         if seq.number() > SEQ_MAX {

@@ -26,6 +26,7 @@ mod known;
 mod outbox;
 mod receive;
 mod repetition;
+mod restored;
 mod session;
 mod write;
 
@@ -54,6 +55,7 @@ use inbox::Inbox;
 use known::Known;
 use outbox::{Outbox, State};
 use repetition::Repetition;
+use restored::Kept;
 use session::{Session, SessionState};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -150,6 +152,8 @@ pub(crate) enum Event {
     Refused { id: PostId, reason: RefusalReason },
     /// The server has answered the hello.
     InStep,
+    /// The store behind the server is another one: what was shown and not confirmed is for the next screen.
+    AnotherStore,
     /// The epoch that was in reserve is used: [`Core::provide_epoch`] wants another.
     EpochUsed,
 }
@@ -176,6 +180,7 @@ pub(crate) struct Core {
     accepted: Cumulative,
     outbox: Outbox,
     inbox: Inbox,
+    kept: Kept,
     voids: BTreeMap<OpNumber, Void>,
     session: Session,
     repetition: Repetition,
@@ -223,6 +228,7 @@ impl Core {
             accepted: loaded.accepted,
             outbox: Outbox::default(),
             inbox,
+            kept: Kept::default(),
             voids: loaded.voids.into_iter().map(void).collect(),
             session: Session::new(loaded.last_tag),
             repetition: Repetition::new(),
@@ -313,7 +319,7 @@ impl Core {
             && self.inbox.shown(stream, seq)
         {
             batch.mutations.push(Mutation::Shown {
-                incarnation: server.incarnation,
+                incarnation: server.shelf,
                 stream,
                 seq,
             });
@@ -324,7 +330,10 @@ impl Core {
     /// The driver has read up to `seq`. `None` where there is nothing to wait for.
     pub(crate) fn mark_read(&mut self, stream: StreamId, seq: Seq, now: Now) -> Option<Ticket> {
         let mut batch = Batch::default();
-        if let Some(Server { incarnation, .. }) = self.server {
+        if let Some(Server {
+            shelf: incarnation, ..
+        }) = self.server
+        {
             let (moves, shown) = self.inbox.read(stream, seq);
             let shown = shown.into_iter().map(|seq| Mutation::Shown {
                 incarnation,
@@ -492,7 +501,7 @@ impl Core {
     /// **Durable before visible** is kept here: only what is done here makes anything sendable, reportable or
     /// showable that a write holds, and it is done when the store has said that the write is on disk.
     fn complete(&mut self, ticket: Ticket, effects: Vec<Effect>, now: Now) {
-        let incarnation = self.server.map(|server| server.incarnation);
+        let incarnation = self.server.map(|server| server.shelf);
         for effect in effects {
             match effect {
                 Effect::TagStored(tag) => self.session.tag_stored(tag),

@@ -239,6 +239,34 @@ impl Outbox {
         self.make_ready_if_due(id);
     }
 
+    /// One that was accepted and forgotten waits again; its write is under way.
+    pub(crate) fn take_back(&mut self, id: PostId, item: Item) {
+        self.index_waiting(id, &item);
+        let item = Item {
+            state: State::Held,
+            may_be_known: true,
+            stored: false,
+            loading: false,
+            content: None,
+            ..item
+        };
+        self.items.insert(id, item);
+    }
+
+    /// What waits is read from the store again, where it was changed.
+    pub(crate) fn forget_contents(&mut self) {
+        for item in self.items.values_mut() {
+            if item.content.take().is_some() {
+                self.content_bytes -= item.bytes;
+            }
+        }
+    }
+
+    /// Everything that is under way is due again.
+    pub(crate) fn repeat_all(&mut self) {
+        self.repeat(|_, _| true);
+    }
+
     /// The server will not have it.
     pub(crate) fn park(&mut self, id: PostId, reason: RefusalReason) {
         self.leave_queue(id);
@@ -525,6 +553,15 @@ impl Item {
             stored: false,
             loading: false,
             content: Some(stored.content.clone()),
+        }
+    }
+
+    /// One that is not in the outbox any more.
+    pub(crate) fn kept(stored: &StoredOperation) -> Self {
+        Self {
+            state: State::Accepted,
+            content: None,
+            ..Self::of(stored, Moment::stored(stored.done_ms))
         }
     }
 

@@ -13,7 +13,7 @@ use crate::fault::{self, Fault};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use waypost_proto::wire::{self, RefusalReason, VoidReason};
+use waypost_proto::wire::{self, RefusalReason};
 use waypost_proto::{
     Author, Cumulative, DeviceId, FRAME_BYTES_MAX, Generation, GroupId, Incarnation, OpNumber, PersonId,
     ReceivedEntry, Seq, Stamp, StreamId,
@@ -143,8 +143,13 @@ impl Core {
             return;
         }
         let mut batch = Batch::default();
+        let shelf = match (self.server, &welcome.restored) {
+            (Some(server), restored) if known.is_some() || restored.is_some() => server.shelf,
+            _ => incarnation,
+        };
         let server = Server {
             incarnation,
+            shelf,
             generation,
             office_stream: StreamId::new(welcome.office_stream),
         };
@@ -152,7 +157,7 @@ impl Core {
             batch.mutations.push(Mutation::Server(server));
         }
         if self.server.is_some() && known.is_none() {
-            self.meet_another_store(&accepted, &mut batch);
+            self.meet_another_store(server, &accepted, welcome.restored.as_ref(), &mut batch, now);
         }
         self.server = Some(server);
         if let Some(stream) = server.office_stream {
@@ -176,48 +181,6 @@ impl Core {
         self.outbox.repeat_earlier_sessions();
         for void in self.voids.values_mut() {
             void.sent = None;
-        }
-    }
-
-    /// The store behind the server is another one: it holds none of this device's entries, and of its operations
-    /// only those in `theirs`. What is still here is offered again; what is not can never come.
-    fn meet_another_store(&mut self, theirs: &Cumulative, batch: &mut Batch) {
-        self.inbox.clear();
-        let kept: BTreeMap<OpNumber, PostId> = self.outbox.all_accepted().collect();
-        let mut void: Option<(OpNumber, u32)> = None;
-        let mut next = theirs.first_missing_after(0);
-        while next <= self.accepted.highest() {
-            let op = OpNumber::new(next).expect("numbers above 0 are operation numbers");
-            let offered = kept.get(&op);
-            if let Some(&id) = offered {
-                self.outbox.offer_again(id);
-                batch.mutations.push(Mutation::Progress {
-                    id,
-                    progress: Progress::Waiting,
-                });
-            }
-            let gone = offered.is_none() && self.accepted.contains(next);
-            let following = theirs.first_missing_after(next);
-            void = match (void, gone) {
-                (Some((first, count)), true) => Some((first, count.saturating_add(1))),
-                (None, true) => Some((op, 1)),
-                (run, false) => {
-                    self.void_run(run, batch);
-                    None
-                }
-            };
-            if following != next + 1 {
-                self.void_run(void.take(), batch);
-            }
-            next = following;
-        }
-        self.void_run(void, batch);
-        self.accepted = Cumulative::default();
-    }
-
-    fn void_run(&mut self, run: Option<(OpNumber, u32)>, batch: &mut Batch) {
-        if let Some((first, count)) = run {
-            self.put_void(first, count, VoidReason::Unspecified, batch);
         }
     }
 
@@ -328,6 +291,7 @@ impl Core {
         }
         let makes = self.outbox.item(id).map_or(Makes::Nothing, outbox::Item::makes);
         batch.effects.push(Effect::Accepted { id, makes });
+        self.keep(id, batch, now);
         if makes == Makes::Entry {
             batch.mutations.push(Mutation::Progress {
                 id,
@@ -379,7 +343,10 @@ impl Core {
     }
 
     fn take_entries(&mut self, delivery: &Delivery<'_>, batch: &mut Batch, now: Now) -> Origin {
-        let Some(Server { incarnation, .. }) = self.server else {
+        let Some(Server {
+            shelf: incarnation, ..
+        }) = self.server
+        else {
             return Origin::Ours;
         };
         let mut origin = Origin::Ours;
@@ -573,6 +540,7 @@ impl Core {
         self.epoch = epoch;
         self.accepted = Cumulative::default();
         self.voids.clear();
+        self.kept.clear();
         self.counters.forks += 1;
         self.events.push_back(Event::EpochUsed);
         batch

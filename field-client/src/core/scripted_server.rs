@@ -113,6 +113,7 @@ impl Server {
                 want_positions: wants_positions,
                 office_stream: STREAMS[0],
                 catalogue: self.version(),
+                restored: None,
             });
         }
         if let Some(known) = &frame.known {

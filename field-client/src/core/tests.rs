@@ -2,6 +2,7 @@
 
 mod known;
 mod pair;
+mod restored;
 
 use super::harness::{Device, Disk, device_id, op, own, run, seq, stream, text, to_office, urgent};
 use super::outbox::CONTENT_BYTES_MAX;
@@ -604,6 +605,9 @@ fn another_incarnation() {
         TrackKind::Travelled,
     ));
     device.post(text(stream(4), "accepted, entry not seen"));
+    device.receive(&accepted(&device, 1));
+    // The first is kept no longer.
+    device.now.wall_ms += 8 * 86_400_000;
     device.receive(&accepted(&device, 2));
     device.post(text(stream(4), "waiting"));
     device.disconnect();

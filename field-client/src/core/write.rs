@@ -2,7 +2,7 @@
 
 use crate::catalogue::Catalogue;
 use crate::{Entry, Group};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use waypost_proto::wire::{self, RefusalReason, StreamKind, VoidReason};
 use waypost_proto::{
     Cumulative, DeviceId, Epoch, Generation, Incarnation, OpNumber, PersonId, Seq, SessionTag, StreamId,
@@ -39,6 +39,8 @@ pub(crate) struct Write {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Server {
     pub(crate) incarnation: Incarnation,
+    /// The first of the stores that were put back one from the other: what is held of all of them is kept under its name.
+    pub(crate) shelf: Incarnation,
     pub(crate) generation: Generation,
     pub(crate) office_stream: Option<StreamId>,
 }
@@ -106,6 +108,13 @@ pub(crate) struct StoredCatalogue {
     pub(crate) catalogue: Catalogue,
 }
 
+/// Where a restored store parted from the one that the device knew.
+#[derive(Debug)]
+pub(super) struct Fork {
+    pub(super) last_stream: u32,
+    pub(super) heads: BTreeMap<StreamId, u64>,
+}
+
 /// Numbers that will never come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StoredVoid {
@@ -129,6 +138,18 @@ pub(crate) enum Mutation {
     Progress { id: PostId, progress: Progress },
     /// The operation is not needed any more.
     Forget(PostId),
+    /// The server has the operation, which is in the outbox: it is kept for the case that the server loses it.
+    Keep { id: PostId, accepted_ms: i64 },
+    /// A kept operation is in the outbox again, and waits.
+    OfferAgain(OpNumber),
+    /// A kept operation is not needed any more.
+    DropKept(OpNumber),
+    /// The server's store was put back: of each stream that is held, what stands above a number goes. Entries that were shown
+    /// and come again are not to be shown again; answers to what goes are no answers any more.
+    Fork {
+        shelf: Incarnation,
+        through: BTreeMap<StreamId, u64>,
+    },
     /// Which numbers of the epoch are on the server's disk.
     Accepted(Cumulative),
     /// Numbers that will never come.
@@ -256,6 +277,23 @@ impl Writes {
         });
         self.pending.push_back((ticket, batch.effects));
         Some(ticket)
+    }
+
+    /// What is on its way to the disk about entries counts up to these numbers.
+    pub(crate) fn fork(&mut self, through: &BTreeMap<StreamId, u64>) {
+        let last = |stream: &StreamId| through.get(stream).copied().unwrap_or(0);
+        for effect in self.pending.iter_mut().flat_map(|(_, effects)| effects) {
+            match effect {
+                Effect::Held {
+                    stream, held, shown, ..
+                } => {
+                    held.truncate(last(stream));
+                    shown.retain(|entry| entry.seq.number() <= last(stream));
+                }
+                Effect::Read { stream, read, .. } => *read = (*read).min(last(stream)),
+                _ => {}
+            }
+        }
     }
 
     /// The next write for the store.

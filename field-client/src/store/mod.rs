@@ -12,10 +12,13 @@
 //! | own | epoch, operation number | key in the inbox of the entry that it became |
 //! | cursors | incarnation, stream | what is held, read and confirmed, and what the stream is for |
 //! | unshown | incarnation, stream, seq | whether it is urgent |
+//! | kept | operation number | an operation that the server has accepted, in case that it loses it |
+//! | seen | stream, author, operation number | digest of what was shown and may come again |
 //! | names | person, or `d` and device | name |
 //!
 //! Bounds: the outbox is bounded by the core; the inbox by nothing but the disk, as trimming it is not done here.
 
+mod fork;
 mod records;
 mod redb;
 
@@ -33,7 +36,9 @@ use crate::core::{
 };
 use crate::{Entry, Group};
 use prost::Message;
-use records::{CatalogueRecord, CursorRecord, EntryRecord, OperationRecord, ServerRecord, VoidRecord};
+use records::{
+    CatalogueRecord, CursorRecord, EntryRecord, KeptRecord, OperationRecord, ServerRecord, VoidRecord,
+};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use waypost_proto::wire;
@@ -80,10 +85,12 @@ pub(crate) enum Table {
     Cursors,
     Unshown,
     Names,
+    Kept,
+    Seen,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Meta,
         Self::Outbox,
         Self::Voids,
@@ -92,6 +99,8 @@ impl Table {
         Self::Cursors,
         Self::Unshown,
         Self::Names,
+        Self::Kept,
+        Self::Seen,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -104,6 +113,8 @@ impl Table {
             Self::Cursors => "cursors",
             Self::Unshown => "unshown",
             Self::Names => "names",
+            Self::Kept => "kept",
+            Self::Seen => "seen",
         }
     }
 }
@@ -234,8 +245,8 @@ impl<E: Engine> Store<E> {
             loaded.named.extend(named_by(key));
             Ok(())
         })?;
-        if let Some(Server { incarnation, .. }) = server {
-            let (from, to) = of_incarnation(incarnation);
+        if let Some(Server { shelf, .. }) = server {
+            let (from, to) = of_incarnation(shelf);
             self.engine
                 .scan(Table::Cursors, &from, &to, Order::Ascending, &mut |key, value| {
                     let stream = stream_of(key).ok_or(StoreError::Unreadable("cursors"))?;
@@ -266,6 +277,15 @@ impl<E: Engine> Store<E> {
         self.all(Table::Outbox, |key, value| {
             let (stored, progress) = OperationRecord::read(key, value)?;
             visit(stored, progress);
+            Ok(())
+        })
+    }
+
+    /// Visits all operations that are kept in case that the server loses them, with the moments in which it accepted them.
+    pub(crate) fn kept(&self, mut visit: impl FnMut(StoredOperation, i64)) -> Result<(), StoreError> {
+        self.all(Table::Kept, |_, value| {
+            let (stored, accepted_ms) = KeptRecord::read(value)?;
+            visit(stored, accepted_ms);
             Ok(())
         })
     }
@@ -302,6 +322,20 @@ impl<E: Engine> Store<E> {
             return Ok(None);
         };
         self.complete(EntryRecord::read(stream, seq, &record)?).map(Some)
+    }
+
+    /// An entry for the screen; `None` where it was shown, here or before the server's store was put back.
+    pub(crate) fn entry_to_show(
+        &self,
+        incarnation: Incarnation,
+        stream: StreamId,
+        seq: Seq,
+    ) -> Result<Option<Entry>, StoreError> {
+        let key = entry_key(incarnation, stream, seq);
+        match self.engine.get(Table::Unshown, &key)? {
+            Some(_) => self.entry(incarnation, stream, seq),
+            None => Ok(None),
+        }
     }
 
     /// The newest `limit` entries of a stream before `before`, in the order of their seqs.
@@ -416,6 +450,10 @@ fn apply(transaction: &mut dyn Transaction, device: DeviceId, mutation: &Mutatio
             change_operation(transaction, *id, |_, stored| *stored = *progress)
         }
         Mutation::Forget(id) => transaction.delete(Table::Outbox, &id.number().to_be_bytes()),
+        Mutation::Keep { id, accepted_ms } => fork::keep(transaction, *id, *accepted_ms),
+        Mutation::OfferAgain(op) => fork::offer_again(transaction, *op),
+        Mutation::DropKept(op) => transaction.delete(Table::Kept, &op.number().to_be_bytes()),
+        Mutation::Fork { shelf, through } => fork::cut(transaction, *shelf, through),
         Mutation::Accepted(accepted) => transaction.put(
             Table::Meta,
             ACCEPTED,
@@ -431,8 +469,10 @@ fn apply(transaction: &mut dyn Transaction, device: DeviceId, mutation: &Mutatio
             put_number(transaction, EPOCH, epoch.number())?;
             put_number(transaction, NEXT_OP, next_op.number())?;
             transaction.delete(Table::Meta, ACCEPTED)?;
-            for key in transaction.keys(Table::Voids, &[], END)? {
-                transaction.delete(Table::Voids, &key)?;
+            for table in [Table::Voids, Table::Kept] {
+                for key in transaction.keys(table, &[], END)? {
+                    transaction.delete(table, &key)?;
+                }
             }
             for &(id, op) in numbers {
                 change_operation(transaction, id, |stored, _| stored.op = op)?;
@@ -506,7 +546,7 @@ fn named_by(key: &[u8]) -> Option<Named> {
 }
 
 fn put_server(transaction: &mut dyn Transaction, server: Server) -> Result<(), StoreError> {
-    let (from, to) = of_incarnation(server.incarnation);
+    let (from, to) = of_incarnation(server.shelf);
     for key in transaction.keys(Table::Unshown, &[], END)? {
         if key < from || key >= to {
             transaction.delete(Table::Unshown, &key)?;
@@ -522,6 +562,9 @@ fn put_entry(
 ) -> Result<(), StoreError> {
     let key = entry_key(incarnation, entry.stream, entry.seq);
     transaction.put(Table::Inbox, &key, &EntryRecord::of(entry).encode_to_vec())?;
+    if fork::was_seen(transaction, entry)? {
+        return Ok(());
+    }
     transaction.put(Table::Unshown, &key, &[u8::from(entry.urgent)])
 }
 

@@ -23,6 +23,9 @@ pub(super) struct ServerRecord {
     generation: u64,
     #[prost(uint32, tag = "3")]
     office_stream: u32,
+    /// 0 where it is the incarnation.
+    #[prost(fixed64, tag = "4")]
+    shelf: u64,
 }
 
 impl ServerRecord {
@@ -31,14 +34,17 @@ impl ServerRecord {
             incarnation: server.incarnation.number(),
             generation: server.generation.number(),
             office_stream: server.office_stream.map_or(0, StreamId::number),
+            shelf: server.shelf.number(),
         }
     }
 
     pub(super) fn read(value: &[u8]) -> Result<Server, StoreError> {
         let bad = || StoreError::Unreadable("meta");
         let record = Self::decode(value).map_err(|_| bad())?;
+        let incarnation = Incarnation::new(record.incarnation).ok_or_else(bad)?;
         Ok(Server {
-            incarnation: Incarnation::new(record.incarnation).ok_or_else(bad)?,
+            incarnation,
+            shelf: Incarnation::new(record.shelf).unwrap_or(incarnation),
             generation: Generation::new(record.generation).ok_or_else(bad)?,
             office_stream: StreamId::new(record.office_stream),
         })
@@ -105,6 +111,36 @@ impl OperationRecord {
             _ => return Err(bad()),
         };
         Ok((stored, progress))
+    }
+}
+
+/// An operation that the server has accepted.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct KeptRecord {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(sint64, tag = "2")]
+    accepted_ms: i64,
+    /// The record of the outbox as it was.
+    #[prost(message, optional, tag = "3")]
+    operation: Option<OperationRecord>,
+}
+
+impl KeptRecord {
+    pub(super) fn of(stored: &StoredOperation, accepted_ms: i64) -> Self {
+        Self {
+            id: stored.id.number(),
+            accepted_ms,
+            operation: Some(OperationRecord::of(stored, Progress::Accepted)),
+        }
+    }
+
+    pub(super) fn read(value: &[u8]) -> Result<(StoredOperation, i64), StoreError> {
+        let bad = || StoreError::Unreadable("kept");
+        let record = Self::decode(value).map_err(|_| bad())?;
+        let operation = record.operation.ok_or_else(bad)?.encode_to_vec();
+        let (stored, _) = OperationRecord::read(&record.id.to_be_bytes(), &operation)?;
+        Ok((stored, record.accepted_ms))
     }
 }
 

@@ -181,6 +181,7 @@ fn commit<E: Engine>(store: &mut Store<E>, mutations: Vec<Mutation>) {
 fn server(number: u64) -> Mutation {
     Mutation::Server(Server {
         incarnation: incarnation(number),
+        shelf: incarnation(number),
         generation: Generation::new(3).unwrap(),
         office_stream: Some(stream(4)),
     })

@@ -296,6 +296,7 @@ impl Connection {
                 want_positions,
                 office_stream: OFFICE,
                 catalogue: state.catalogue.as_ref().map_or(0, |catalogue| catalogue.version),
+                restored: None,
             });
         }
         let Some(session) = self.session.as_mut().filter(|session| session.tag == tag) else {
