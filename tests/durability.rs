@@ -14,7 +14,7 @@ use waypost_bridge::link::{BrokerLink, LinkEvent, Retain, Subscriptions};
 use waypost_bridge::once::{Caller, Posted};
 use waypost_bridge::person::{NewPerson, Role};
 use waypost_bridge::position::Position;
-use waypost_bridge::store::{Change, Found, Look, MemoryStore, State, Store, StoreError};
+use waypost_bridge::store::{Change, Found, Look, MemoryStore, State, Store, StoreError, Visit};
 use waypost_bridge::stream::Stream;
 use waypost_bridge::{Bridge, BridgeOptions};
 use waypost_proto::{
@@ -78,6 +78,9 @@ impl Store for HeldStore {
         op: OpNumber,
     ) -> Result<Option<ContentDigest>, StoreError> {
         self.disk.operation(device, epoch, op)
+    }
+    fn snapshot(&self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.disk.snapshot(visit)
     }
 }
 

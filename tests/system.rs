@@ -19,6 +19,7 @@ mod open_files;
 mod owntracks;
 mod proxy;
 mod raw_mqtt;
+mod restore;
 mod round_trip;
 mod server;
 mod shutdown;
