@@ -99,10 +99,15 @@ async fn open(credentials: &Path) -> Client {
 
 /// Reads what is shown until this text; gives all of it.
 async fn shown_until(client: &Client, last: &str) -> Vec<String> {
+    shown_until_all(client, last, 1).await
+}
+
+/// Reads what is shown until there is this text, and at least so many entries: streams come in no order.
+async fn shown_until_all(client: &Client, text: &str, count: usize) -> Vec<String> {
     let mut entries = client.entries().unwrap();
     let reading = async {
-        let mut shown = Vec::new();
-        while shown.last().is_none_or(|text| text != last) {
+        let mut shown: Vec<String> = Vec::new();
+        while shown.len() < count || !shown.iter().any(|shown| shown == text) {
             let incoming = entries.next().await.unwrap();
             shown.push(incoming.entry.text().unwrap_or_default().to_owned());
             incoming.mark_read().await.unwrap();
@@ -112,7 +117,7 @@ async fn shown_until(client: &Client, last: &str) -> Vec<String> {
     };
     tokio::time::timeout(PATIENCE, reading)
         .await
-        .unwrap_or_else(|_| panic!("{last} never came"))
+        .unwrap_or_else(|_| panic!("{text} never came"))
 }
 
 async fn accepted(client: &Client, message: Message) {
@@ -148,8 +153,9 @@ async fn live_a_little(server: &Server, token: &str, files: [&Path; 2], ids: [&s
     server.post(token, "/broadcasts", &broadcast).await;
 
     let [first, second] = [open(files[0]).await, open(files[1]).await];
-    for client in [&first, &second] {
-        shown_until(client, "Ice").await;
+    // The broadcast; to the first also who is in the group, and the long text.
+    for (client, count) in [(&first, 4), (&second, 1)] {
+        shown_until_all(client, "Ice", count).await;
         accepted(client, Message::to_office("At the gate")).await;
     }
     let to_group = Message::to(
