@@ -1,5 +1,6 @@
 use super::*;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use waypost_bridge::store::{Engine, export};
 
@@ -12,7 +13,7 @@ fn records(count: u32) -> Records {
     let mut records = Records::new();
     export(Engine::Fjall, folder.path(), &mut |key, value| {
         records.insert(key.to_vec(), value.to_vec());
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })
     .unwrap();
     records.extend((0..count).map(|number| record(number, "first")));

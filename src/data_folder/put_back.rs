@@ -1,13 +1,15 @@
 //! What a backup takes out of a data folder, and how one is put back into a new one.
 
+use super::stores::remove_folder;
 use super::{DataFolder, TOKEN_FILE, write_private};
 use crate::archive::SideFile;
 use anyhow::{Context, bail};
 use std::fs;
 use std::io::ErrorKind;
+use std::ops::ControlFlow;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use waypost_bridge::store::{Engine, Fresh, Pair, StoreError, export, restore};
+use waypost_bridge::store::{Engine, Fresh, Pair, RestoreError, export, restore};
 
 const TLS_FOLDER: &str = "tls";
 
@@ -24,9 +26,12 @@ impl DataFolder {
         };
         let mut failed = None;
         let whole = export(engine, &self.store(engine), &mut |key, value| {
-            take(key, value).map_err(|error| {
-                failed = Some(error);
-                StoreError::Engine("what was read could not be put away".into())
+            Ok(match take(key, value) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
             })
         });
         match (failed, whole) {
@@ -102,7 +107,7 @@ impl DataFolder {
         }
         let draft = self.beside(engine, "draft");
         // Of a restore that was interrupted: nobody is at it, as the folder is ours.
-        super::stores::remove_folder(&draft)?;
+        remove_folder(&draft)?;
         let mut random = [[0; 8]; 2];
         for random in &mut random {
             getrandom::fill(random).context("the system gives no random numbers")?;
@@ -113,10 +118,10 @@ impl DataFolder {
             event_gap,
         };
         let restored = restore(engine, &draft, records, fresh).inspect_err(|_| {
-            let _ = super::stores::remove_folder(&draft);
+            let _ = remove_folder(&draft);
         });
         restored.map_err(|error| match error {
-            waypost_bridge::store::RestoreError::Source(error) => error,
+            RestoreError::Source(error) => error,
             other => anyhow::Error::msg(other.to_string()),
         })?;
         self.rename(&draft, &self.store(engine))?;

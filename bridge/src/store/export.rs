@@ -4,7 +4,7 @@
 //! the keys. Behind the last one stands [`END`] in the place of a length, and then how many records there are (8 bytes) and
 //! the SHA-256 of all bytes before the end: who reads a part of it knows that it is a part.
 
-use super::kv::{OrderedKeys, Write};
+use super::kv::{OrderedKeys, Visit, Write};
 use super::records::{MetaRecord, Record};
 use super::restore::Restore;
 use super::{Engine, StoreError, keys};
@@ -178,7 +178,10 @@ impl Decoder {
     }
 }
 
-fn split_part(length: [u8; 4], bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, NotAnExport> {
+/// A part and what follows it.
+type Split<'a> = (&'a [u8], &'a [u8]);
+
+fn split_part(length: [u8; 4], bytes: &[u8]) -> Result<Option<Split<'_>>, NotAnExport> {
     let length = u32::from_be_bytes(length) as usize;
     if length > PART_BYTES_MAX {
         return Err(NotAnExport::Record);
@@ -186,19 +189,12 @@ fn split_part(length: [u8; 4], bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, N
     Ok(bytes.split_at_checked(length))
 }
 
-/// Visits every record of the store in `folder`, of a server that does not run.
+/// Visits every record of the store in `folder`, of a server that does not run, in the order of their keys.
 ///
 /// # Errors
-/// [`StoreError`], of the engine or of `take`.
-pub fn export(
-    engine: Engine,
-    folder: &Path,
-    take: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    engine.open_keys(folder)?.snapshot(&mut |key, value| {
-        take(key, value)?;
-        Ok(ControlFlow::Continue(()))
-    })
+/// [`StoreError`], of the engine or of `visit`.
+pub fn export(engine: Engine, folder: &Path, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+    engine.open_keys(folder)?.snapshot(visit)
 }
 
 /// What a store says of itself.
@@ -357,7 +353,7 @@ mod tests {
         let mut pairs = Vec::new();
         export(engine, folder, &mut |key, value| {
             pairs.push((key.to_vec(), value.to_vec()));
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })
         .unwrap();
         pairs

@@ -30,9 +30,14 @@ fn outcome(answer: &Answer) -> Outcome {
 
 /// Who lets others in.
 fn is_for_admins(path: &str) -> bool {
-    ["/api/v1/people", "/api/v1/keys", "/api/v1/audit"]
-        .iter()
-        .any(|resource| path.starts_with(resource))
+    [
+        "/api/v1/people",
+        "/api/v1/keys",
+        "/api/v1/audit",
+        "/api/v1/backup",
+    ]
+    .iter()
+    .any(|resource| path.starts_with(resource))
 }
 
 #[tokio::test]

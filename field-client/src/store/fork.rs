@@ -118,7 +118,7 @@ fn seen_as(entry: &Entry) -> Option<(Vec<u8>, [u8; 8])> {
         EntryBody::Text(words) => hash.update([b"t", words.as_bytes()].concat()),
         // Without its words, which come along or do not.
         EntryBody::Reply { reply, .. } => {
-            hash.update([b"r", reply.to_wire().encode_to_vec().as_slice()].concat())
+            hash.update([b"r", reply.to_wire().encode_to_vec().as_slice()].concat());
         }
         EntryBody::Membership { .. } | EntryBody::Unsupported => return None,
     }
