@@ -29,7 +29,8 @@ async fn everything_shown(server: &Server, token: &str) -> BTreeMap<String, Stri
     let mut routes: Vec<&String> = routes
         .filter(|(path, operations)| path.starts_with("/api/v1/") && operations.get("get").is_some())
         .map(|(path, _)| path)
-        .filter(|path| *path != "/api/v1/events/stream")
+        // Neither is JSON: one has no end, the other is the store itself.
+        .filter(|path| !["/api/v1/events/stream", "/api/v1/backup"].contains(&path.as_str()))
         .collect();
     // A list comes before what hangs on its items.
     routes.sort();
