@@ -87,33 +87,27 @@ impl Core {
         Ok(key)
     }
 
-    /// Ends what was there under this client id, but for a session that the client comes back to.
+    /// Ends what was there under this client id, but for a session that the client comes back to. What ends has left its will and
+    /// all else that it held before the answer is given, which counts for the session as it then is.
     fn make_way(&mut self, connect: &Connect, principal: &Principal, now: Instant) -> SessionPresent {
         // [MQTT-3.1.4-3] the client that was there is told, and what it leaves goes out before the new one is heard.
         let before = self.clients.get(&principal.client_id).copied();
         if let Some(connection) = before.and_then(|key| self.sessions[key].connection) {
             self.end(connection, Reason::TakenOver, now);
+            self.settle(now);
         }
-        let mut present = SessionPresent::No;
         // It may have ended with its connection.
-        if let Some(key) = self.clients.get(&principal.client_id).copied() {
-            // [MQTT-3.1.2-4], [MQTT-3.1.2-5]; and nobody takes up what was somebody else's.
-            if connect.clean_start || self.sessions[key].principal != *principal {
-                self.end_session(key, None);
-            } else {
-                self.drop_forbidden_subscriptions(key);
-                // [MQTT-3.1.3-9] it is back before the delay is over: the will of the last connection is not sent.
-                self.not_due(key);
-                self.sessions.change(key, |session| {
-                    session.will = None;
-                    session.will_at = None;
-                });
-                self.due.extend(self.sessions[key].due_at().map(|at| (at, key)));
-                present = SessionPresent::Yes;
-            }
+        let Some(key) = self.clients.get(&principal.client_id).copied() else {
+            return SessionPresent::No;
+        };
+        // [MQTT-3.1.2-4], [MQTT-3.1.2-5]; and nobody takes up what was somebody else's.
+        if connect.clean_start || self.sessions[key].principal != *principal {
+            self.end_session(key, None);
+            self.settle(now);
+            return SessionPresent::No;
         }
-        self.settle(now);
-        present
+        self.drop_forbidden_subscriptions(key);
+        SessionPresent::Yes
     }
 
     /// What a client may read may have changed while it was away.

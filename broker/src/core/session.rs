@@ -148,6 +148,7 @@ impl Session {
         self.connection = Some(connection);
         self.attached_at = Some(now);
         self.expiry_s = expiry_s;
+        // [MQTT-3.1.3-9] back before the delay is over: the will of the last connection is not sent.
         self.will = connect.will;
         self.will_at = None;
         self.ends_at = None;

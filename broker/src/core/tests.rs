@@ -1137,6 +1137,29 @@ fn a_delayed_will_waits_for_the_client_to_come_back_or_its_session_to_end() {
 }
 
 #[test]
+fn a_session_that_its_own_will_overflows_is_not_said_to_be_there() {
+    let mut world = world(Limits {
+        queued_bytes_max: 1_000,
+        detached_queued_bytes_max: 300,
+        ..Limits::default()
+    });
+    let from = world.join(connect(Version::V5, "from"));
+    let (key, _) = world.come_back(Connect {
+        will: Some(will("w")),
+        ..kept("c")
+    });
+    world.subscribe(key, &[("w", QoS::AtLeastOnce)]);
+    for _ in 0..4 {
+        world.publish(from, "w", QoS::AtLeastOnce, &"x".repeat(100));
+    }
+    // The connection that it takes over from leaves a will, for which its session has no room.
+    let (_, present) = world.come_back(kept("c"));
+    assert_eq!(world.count(Reason::SessionQueueFull), 1);
+    assert!(!present);
+    assert_eq!(world.core.stats().subscriptions, 0);
+}
+
+#[test]
 fn nobody_takes_up_the_session_of_another_principal() {
     let mut world = world(Limits::default());
     let (key, _) = world.come_back(kept("c"));

@@ -123,9 +123,7 @@ impl<V: Clone> Trie<V> {
         };
         visit(&mut self.root, Some(topic), wildcards, ready, found);
     }
-}
 
-impl<V: Clone> Trie<V> {
     /// The member of a group whose turn it is, as for a message; `None` where it has no members.
     pub(crate) fn next_of_group(
         &mut self,
