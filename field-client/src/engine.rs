@@ -26,10 +26,12 @@ use recorder::Recorder;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use waypost_proto::{DeviceId, Epoch, Fix, Seq, StreamId, TopicPrefix};
+
+pub(crate) use crate::device_clock::now;
 
 /// Commands that may wait; the app then waits too.
 const COMMANDS_MAX: usize = 256;
@@ -39,6 +41,8 @@ const ENTRIES_MAX: usize = 64;
 const WRITES_MAX: usize = 512;
 /// What is due now and finds no room is looked at again after this.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
+/// What is due later than this is looked at in between: a device that slept meanwhile is late by no more.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// How long closing waits for the good-bye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -116,6 +120,7 @@ pub(crate) async fn start(
         inflight_bytes_max: options.inflight_bytes_max,
         locale: options.locale.clone(),
         app: options.app.clone(),
+        steady: crate::device_clock::steady(),
     };
     let opening = tokio::task::spawn_blocking(move || open(&state_dir, config));
     let (store, core) = opening.await.map_err(|error| {
@@ -381,7 +386,7 @@ impl Engine {
             }
             WakeUp::Done(done) => return Ok(self.handle_done(done, now)),
             WakeUp::Link(Some(event)) => self.handle_link(event, now),
-            WakeUp::Link(None) => self.handle_link_end(now).await,
+            WakeUp::Link(None) => self.handle_link_end().await,
             WakeUp::Room => {}
             WakeUp::Time => {
                 self.core.handle_timeout(now);
@@ -457,19 +462,21 @@ impl Engine {
         }
     }
 
+    /// When to look again, by the runtime's clock. The core counts by one that goes on while the device sleeps, and the
+    /// runtime's may not: how long it is until then is taken anew at each wake-up, of which there is one a [`LOOK_EVERY`].
     fn deadline(&self, now: Now) -> Instant {
+        let present = Instant::now();
         let core = self.core.poll_timeout(now);
-        let soonest = [core, self.recorder.due()]
-            .into_iter()
-            .flatten()
-            .min()
-            .map(Instant::from_std);
-        let soonest = soonest.map(|at| at.max(Instant::from_std(now.mono) + BUSY_PAUSE));
+        let soonest = [core, self.recorder.due()].into_iter().flatten().min();
+        let soonest = soonest.map(|at| {
+            let wait = at.saturating_duration_since(now.mono);
+            present + wait.clamp(BUSY_PAUSE, LOOK_EVERY)
+        });
         let connect = match self.wish {
-            LinkWish::Connect { at } if self.attempt.is_none() && at > Instant::now() => Some(at),
+            LinkWish::Connect { at } if self.attempt.is_none() && at > present => Some(at),
             _ => None,
         };
-        let never = Instant::now() + Duration::from_secs(3_600);
+        let never = present + Duration::from_secs(3_600);
         [soonest, connect].into_iter().flatten().min().unwrap_or(never)
     }
 
@@ -775,7 +782,7 @@ impl Engine {
         }
     }
 
-    async fn handle_link_end(&mut self, now: Now) {
+    async fn handle_link_end(&mut self) {
         let Some(mut attempt) = self.attempt.take() else {
             return;
         };
@@ -791,14 +798,14 @@ impl Engine {
                 self.link_state.send_replace(LinkState::Refused(advice));
             }
             Ended::VersionRefused => {
-                self.retry_after("the server speaks neither MQTT 5 nor 3.1.1".to_owned(), now);
+                self.retry_after("the server speaks neither MQTT 5 nor 3.1.1".to_owned());
             }
-            Ended::Closed => self.retry_after("the connection was closed".to_owned(), now),
-            Ended::Broken(why) => self.retry_after(why, now),
+            Ended::Closed => self.retry_after("the connection was closed".to_owned()),
+            Ended::Broken(why) => self.retry_after(why),
         }
     }
 
-    fn retry_after(&mut self, why: String, now: Now) {
+    fn retry_after(&mut self, why: String) {
         // Without randomness the pause is the longest: never a spin.
         let pause = self.addresses.failed(getrandom::u64().unwrap_or(u64::MAX));
         tracing::info!(
@@ -808,7 +815,7 @@ impl Engine {
             "no link to the server; trying again after a pause"
         );
         self.wish = LinkWish::Connect {
-            at: Instant::from_std(now.mono) + pause,
+            at: Instant::now() + pause,
         };
         self.link_state.send_replace(LinkState::Offline(Some(why)));
     }
@@ -891,6 +898,7 @@ impl Engine {
     }
 
     fn status(&self) -> Status {
+        let now = now();
         Status {
             link: self.link_state.borrow().clone(),
             waiting_ops: self.core.waiting_ops() as u64,
@@ -901,6 +909,10 @@ impl Engine {
             groups: self.core.groups().to_vec(),
             catalogue_version: self.core.catalogue().version,
             catalogue_is_current: self.core.catalogue_is_current(),
+            clock_offset_ms: self
+                .core
+                .server_ms(now)
+                .map(|server_ms| server_ms.saturating_sub(now.wall_ms)),
             epoch: self.core.epoch(),
             counters: self.core.counters(),
         }
@@ -943,14 +955,5 @@ async fn room<T>(channel: Option<mpsc::Sender<T>>) {
             let _ = channel.reserve().await;
         }
         None => std::future::pending().await,
-    }
-}
-
-/// The clocks are read here and nowhere else.
-pub(crate) fn now() -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now {
-        mono: Instant::now().into_std(),
-        wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX),
     }
 }

@@ -35,6 +35,7 @@ mod client;
 mod connection;
 mod core;
 mod credentials;
+mod device_clock;
 mod engine;
 mod entry;
 mod fault;

@@ -25,6 +25,9 @@ pub struct Status {
     pub catalogue_version: u32,
     /// Whether that is the one that the server offers now; false while there is no link to ask.
     pub catalogue_is_current: bool,
+    /// What to add to the device's wall clock to get the server's, in milliseconds, as it is estimated now; negative where
+    /// the device is ahead. `None` before the first answer of a server.
+    pub clock_offset_ms: Option<i64>,
     /// The random number of this outbox.
     pub epoch: Epoch,
     /// What was counted since the client was opened.

@@ -429,6 +429,7 @@ pub(super) fn config() -> Config {
         inflight_bytes_max: 16_000,
         locale: "de".to_owned(),
         app: "test 1".to_owned(),
+        steady: crate::device_clock::steady(),
     }
 }
 

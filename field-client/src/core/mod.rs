@@ -27,6 +27,7 @@ mod outbox;
 mod receive;
 mod repetition;
 mod restored;
+mod server_clock;
 mod session;
 mod write;
 
@@ -39,9 +40,10 @@ mod tests;
 
 pub use write::PostId;
 
-pub(crate) use clock::Now;
+pub(crate) use clock::{Boot, Now, Reading, Steady};
 pub(crate) use compose::{Outgoing, Qos};
 pub(crate) use known::{Grant, Topics};
+pub(crate) use server_clock::{Contact, ServerClock};
 pub(crate) use write::{
     Effect, Home, Makes, Mutation, Named, Progress, Server, StoredCatalogue, StoredCursor, StoredOperation,
     StoredVoid, Ticket, ToShow, Write,
@@ -82,6 +84,7 @@ pub(crate) struct Config {
     pub(crate) inflight_bytes_max: usize,
     pub(crate) locale: String,
     pub(crate) app: String,
+    pub(crate) steady: Steady,
 }
 
 /// What the store held when the process began.
@@ -99,6 +102,7 @@ pub(crate) struct Loaded {
     pub(crate) named: BTreeSet<Named>,
     pub(crate) groups: Vec<Group>,
     pub(crate) catalogue: StoredCatalogue,
+    pub(crate) server_clock: ServerClock,
 }
 
 /// An operation without its number.
@@ -189,6 +193,7 @@ pub(crate) struct Core {
     live: Option<Fix>,
     named: BTreeSet<Named>,
     known: Known,
+    server_clock: ServerClock,
     writes: Writes,
     events: VecDeque<Event>,
     counters: Counters,
@@ -236,6 +241,7 @@ impl Core {
             live: None,
             named: loaded.named,
             known: Known::new(loaded.groups, loaded.catalogue),
+            server_clock: loaded.server_clock,
             writes: Writes::default(),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -451,6 +457,12 @@ impl Core {
 
     pub(crate) fn server(&self) -> Option<Server> {
         self.server
+    }
+
+    /// The server's clock now, UTC milliseconds, as the device estimates it; `None` before the first welcome ever.
+    pub(crate) fn server_ms(&self, now: Now) -> Option<i64> {
+        let steady = self.config.steady.reading(now.mono);
+        self.server_clock.at(steady, now.wall_ms)
     }
 
     pub(crate) fn office_stream(&self) -> Option<StreamId> {

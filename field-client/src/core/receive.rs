@@ -172,6 +172,7 @@ impl Core {
             Positions::Settled
         };
         let welcome_ms = i64::try_from(welcome.server_ms).unwrap_or(i64::MAX);
+        self.note_contact(hello, welcome_ms, &mut batch, now);
         self.enter_step(hello, welcome_ms, positions, now);
         self.events.push_back(Event::InStep);
         if let SessionState::InStep(session) = self.session.state {

@@ -2,7 +2,7 @@
 
 use super::compose::FRAME_BYTES_TARGET;
 use super::write::Batch;
-use super::{Core, Now, SESSION_MAX};
+use super::{Contact, Core, Mutation, Now, SESSION_MAX};
 use std::time::{Duration, Instant};
 use waypost_proto::{SessionTag, Window};
 
@@ -213,6 +213,23 @@ impl Core {
             positions,
             hello_again: now.mono + SESSION_MAX,
         });
+    }
+
+    /// A welcome says what the server's clock showed when the hello arrived: on average half a round trip ago.
+    pub(super) fn note_contact(&mut self, hello: Hello, welcome_ms: i64, batch: &mut Batch, now: Now) {
+        let round_trip = now.mono.saturating_duration_since(hello.at.mono);
+        let half_ms = u64::try_from((round_trip / 2).as_millis()).unwrap_or(u64::MAX);
+        let contact = Contact {
+            steady: self.config.steady.reading(now.mono),
+            wall_ms: now.wall_ms,
+            server_ms: welcome_ms.saturating_add_unsigned(half_ms),
+            doubt_ms: half_ms,
+        };
+        if self.server_clock.take(contact) {
+            batch
+                .mutations
+                .push(Mutation::PutServerClock(self.server_clock.clone()));
+        }
     }
 
     /// What was sent longest ago and has no answer.

@@ -1,5 +1,6 @@
 //! What the core promises, driven by plain values and a clock that stands still until it is moved.
 
+mod clocks;
 mod known;
 mod pair;
 mod restored;

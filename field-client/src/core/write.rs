@@ -1,5 +1,6 @@
 //! Store writes as values: what is to be written, and what it makes true once it is on disk.
 
+use super::server_clock::ServerClock;
 use crate::catalogue::Catalogue;
 use crate::{Entry, Group};
 use std::collections::{BTreeMap, VecDeque};
@@ -192,6 +193,8 @@ pub(crate) enum Mutation {
     PutGroups(Vec<Group>),
     /// The templates, whole.
     PutCatalogue(StoredCatalogue),
+    /// What is known of the server's clock, whole.
+    PutServerClock(ServerClock),
 }
 
 /// What becomes true when a write is on disk.

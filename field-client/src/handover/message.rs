@@ -296,6 +296,8 @@ pub struct StatusReport {
     pub catalogue_version: u32,
     /// Whether that is the one that the server offers now; false while there is no link to ask.
     pub catalogue_is_current: bool,
+    /// What to add to the device's wall clock to get the server's, in milliseconds; negative where the device is ahead.
+    pub clock_offset_ms: Option<i64>,
     /// The random number of the outbox.
     pub epoch: String,
     /// Counts since the holder has opened the folder.
@@ -433,6 +435,7 @@ impl StatusReport {
             groups: groups.collect(),
             catalogue_version: status.catalogue_version,
             catalogue_is_current: status.catalogue_is_current,
+            clock_offset_ms: status.clock_offset_ms,
             epoch: status.epoch.to_string(),
             counters: CountersReport {
                 connections: counters.connections,

@@ -5,7 +5,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | meta | a name | device, epoch, tag, server, acceptance, next numbers, groups, catalogue |
+//! | meta | a name | device, epoch, tag, server, acceptance, next numbers, groups, catalogue, the server's clock |
 //! | outbox | name of the operation | number, content, how far it has come |
 //! | voids | first number | count, reason |
 //! | inbox | incarnation, stream, seq | the entry |
@@ -31,13 +31,14 @@ pub(crate) use self::redb::RedbEngine;
 
 use crate::catalogue::Catalogue;
 use crate::core::{
-    Home, Loaded, Mutation, Named, PostId, Progress, Server, StoredCatalogue, StoredOperation, StoredVoid,
-    ToShow, Write,
+    Home, Loaded, Mutation, Named, PostId, Progress, Server, ServerClock, StoredCatalogue, StoredOperation,
+    StoredVoid, ToShow, Write,
 };
 use crate::{Entry, Group};
 use prost::Message;
 use records::{
-    CatalogueRecord, CursorRecord, EntryRecord, KeptRecord, OperationRecord, ServerRecord, VoidRecord,
+    CatalogueRecord, CursorRecord, EntryRecord, KeptRecord, OperationRecord, ServerClockRecord, ServerRecord,
+    VoidRecord,
 };
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -166,6 +167,7 @@ const NEXT_OP: &[u8] = b"next_op";
 const NEXT_POST: &[u8] = b"next_post";
 const GROUPS: &[u8] = b"groups";
 const CATALOGUE: &[u8] = b"catalogue";
+const SERVER_CLOCK: &[u8] = b"server_clock";
 
 /// Above every key.
 const END: &[u8] = &[0xff; 32];
@@ -236,6 +238,10 @@ impl<E: Engine> Store<E> {
             named: std::collections::BTreeSet::new(),
             groups: self.groups()?,
             catalogue: read_catalogue(&self.engine)?,
+            server_clock: match self.engine.get(Table::Meta, SERVER_CLOCK)? {
+                Some(record) => ServerClockRecord::read(&record)?,
+                None => ServerClock::default(),
+            },
         };
         self.all(Table::Voids, |key, value| {
             loaded.voids.push(VoidRecord::read(key, value)?);
@@ -518,6 +524,10 @@ fn apply(transaction: &mut dyn Transaction, device: DeviceId, mutation: &Mutatio
         Mutation::PutCatalogue(stored) => {
             let record = CatalogueRecord::of(stored).encode_to_vec();
             transaction.put(Table::Meta, CATALOGUE, &record)
+        }
+        Mutation::PutServerClock(clock) => {
+            let record = ServerClockRecord::of(clock).encode_to_vec();
+            transaction.put(Table::Meta, SERVER_CLOCK, &record)
         }
     }
 }

@@ -6,7 +6,8 @@ use super::StoreError;
 use crate::Entry;
 use crate::catalogue::Catalogue;
 use crate::core::{
-    Home, PostId, Progress, Server, StoredCatalogue, StoredCursor, StoredOperation, StoredVoid,
+    Contact, Home, PostId, Progress, Reading, Server, ServerClock, StoredCatalogue, StoredCursor,
+    StoredOperation, StoredVoid,
 };
 use prost::Message;
 use waypost_proto::wire::{self, RefusalReason, StreamKind, VoidReason};
@@ -444,5 +445,61 @@ impl CatalogueRecord {
             locale: record.locale,
             catalogue: Catalogue::default().changed_by(&catalogue).map_err(|_| bad())?,
         })
+    }
+}
+
+/// What is known of the server's clock.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ServerClockRecord {
+    #[prost(message, repeated, tag = "1")]
+    contacts: Vec<ContactRecord>,
+    #[prost(sint32, optional, tag = "2")]
+    rate_ppm: Option<i32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ContactRecord {
+    #[prost(fixed32, tag = "1")]
+    boot: u32,
+    #[prost(uint64, tag = "2")]
+    steady_ms: u64,
+    #[prost(sint64, tag = "3")]
+    wall_ms: i64,
+    #[prost(sint64, tag = "4")]
+    server_ms: i64,
+    #[prost(uint64, tag = "5")]
+    doubt_ms: u64,
+}
+
+impl ServerClockRecord {
+    pub(super) fn of(clock: &ServerClock) -> Self {
+        let contact = |contact: &Contact| ContactRecord {
+            boot: contact.steady.boot,
+            steady_ms: contact.steady.ms,
+            wall_ms: contact.wall_ms,
+            server_ms: contact.server_ms,
+            doubt_ms: contact.doubt_ms,
+        };
+        Self {
+            contacts: clock.contacts().iter().map(contact).collect(),
+            rate_ppm: clock.rate_ppm(),
+        }
+    }
+
+    pub(super) fn read(value: &[u8]) -> Result<ServerClock, StoreError> {
+        let record = Self::decode(value).map_err(|_| StoreError::Unreadable("meta"))?;
+        let contact = |record: &ContactRecord| Contact {
+            steady: Reading {
+                boot: record.boot,
+                ms: record.steady_ms,
+            },
+            wall_ms: record.wall_ms,
+            server_ms: record.server_ms,
+            doubt_ms: record.doubt_ms,
+        };
+        Ok(ServerClock::stored(
+            record.contacts.iter().map(contact).collect(),
+            record.rate_ppm,
+        ))
     }
 }

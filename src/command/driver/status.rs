@@ -13,6 +13,9 @@ const LINK_WAIT: Duration = Duration::from_secs(3);
 /// Between two looks at it.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
+/// A clock that is less wrong than this is not worth a line.
+const CLOCK_OFF_MS: i64 = 60_000;
+
 #[derive(Serialize)]
 struct Status {
     #[serde(flatten)]
@@ -36,6 +39,7 @@ pub(super) async fn run(driver: &Driver, format: Format) -> anyhow::Result<()> {
         office_stream,
         groups,
         catalogue_version,
+        clock_offset_ms,
         ..
     } = report;
     let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
@@ -48,6 +52,15 @@ pub(super) async fn run(driver: &Driver, format: Format) -> anyhow::Result<()> {
         "Office:        conversation {}",
         office_stream.as_deref().unwrap_or("not known yet")
     ))?;
+    if let Some(offset_ms) = clock_offset_ms.filter(|offset_ms| offset_ms.abs() >= CLOCK_OFF_MS) {
+        let direction = if offset_ms < 0 { "ahead of" } else { "behind" };
+        let minutes = offset_ms.abs() / 60_000;
+        output::line(format_args!(
+            "Clock:         {} h {:02} min {direction} the server",
+            minutes / 60,
+            minutes % 60
+        ))?;
+    }
     for group in groups {
         output::line(format_args!(
             "Group:         {}, conversation {}",
