@@ -120,7 +120,6 @@ pub(crate) async fn start(
         inflight_bytes_max: options.inflight_bytes_max,
         locale: options.locale.clone(),
         app: options.app.clone(),
-        steady: crate::device_clock::steady(),
     };
     let opening = tokio::task::spawn_blocking(move || open(&state_dir, config));
     let (store, core) = opening.await.map_err(|error| {

@@ -1,5 +1,6 @@
 //! Time as the core knows it: given in, never read.
 
+use super::server_clock::ServerClock;
 use std::time::{Duration, Instant};
 
 /// The present, by both clocks of the device.
@@ -9,6 +10,30 @@ pub(crate) struct Now {
     pub(crate) mono: Instant,
     /// UTC milliseconds by a clock that may be days off: data for messages.
     pub(crate) wall_ms: i64,
+    /// What `mono` is a moment of.
+    pub(crate) steady: Steady,
+}
+
+impl Now {
+    /// What the steady clock shows.
+    pub(crate) fn reading(&self) -> Reading {
+        self.steady.reading(self.mono)
+    }
+
+    /// The same clocks at another moment, while nobody sets them.
+    pub(crate) fn at(self, mono: Instant) -> Self {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let later = millis(mono.saturating_duration_since(self.mono));
+        let earlier = millis(self.mono.saturating_duration_since(mono));
+        Self {
+            mono,
+            wall_ms: self
+                .wall_ms
+                .saturating_add_unsigned(later)
+                .saturating_sub_unsigned(earlier),
+            ..self
+        }
+    }
 }
 
 /// Names a run of the steady clock, from one start of the device to the next. Readings of two boots have nothing to do with
@@ -36,7 +61,7 @@ pub(crate) struct Reading {
     pub(crate) ms: u64,
 }
 
-/// Makes readings out of instants of this process, and back.
+/// Makes readings out of instants of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Steady {
     pub(crate) boot: Boot,
@@ -58,55 +83,45 @@ impl Steady {
             ms,
         }
     }
-
-    /// `None` for a reading of another boot.
-    pub(crate) fn instant(&self, reading: Reading) -> Option<Instant> {
-        if reading.boot != self.boot.number() {
-            return None;
-        }
-        match reading.ms.checked_sub(self.origin_ms) {
-            Some(after) => self.origin.checked_add(Duration::from_millis(after)),
-            None => self
-                .origin
-                .checked_sub(Duration::from_millis(self.origin_ms - reading.ms)),
-        }
-    }
 }
 
-/// When something was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// When something was done, by both clocks of the device at that moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Moment {
-    /// `None` for what was done before the device was last started.
-    mono: Option<Instant>,
-    /// UTC milliseconds by the device's clock at that moment.
+    pub(crate) steady: Reading,
+    /// UTC milliseconds.
     pub(crate) wall_ms: i64,
 }
 
 impl From<Now> for Moment {
     fn from(now: Now) -> Self {
         Self {
-            mono: Some(now.mono),
+            steady: now.reading(),
             wall_ms: now.wall_ms,
         }
     }
 }
 
 impl Moment {
-    /// A moment of an earlier process.
-    pub(crate) fn stored(wall_ms: i64) -> Self {
-        Self { mono: None, wall_ms }
+    /// Whether it was before the device was last started.
+    pub(crate) fn is_of_earlier_boot(self, now: Now) -> bool {
+        self.steady.boot != now.steady.boot.number()
     }
 
-    /// Whole seconds from the moment to now, to the nearest, so that what is sent at once has the age 0 that costs
-    /// no byte. The wall clock counts only where the steady one cannot; it never makes an age negative.
-    pub(crate) fn age_s(self, now: Now) -> u32 {
-        let age = match self.mono {
-            Some(mono) => now.mono.saturating_duration_since(mono),
-            None => {
-                Duration::from_millis(u64::try_from(now.wall_ms.saturating_sub(self.wall_ms)).unwrap_or(0))
-            }
+    /// Whole seconds of the steady clock from the moment to now, to the nearest. Never negative.
+    ///
+    /// Of what was done before the device was last started, it is the time that has passed on the server, as far as `server`
+    /// can tell, in what would be seconds of the steady clock; and by the wall clock alone where nothing was ever heard of
+    /// a server.
+    pub(crate) fn age_s(self, now: Now, server: &ServerClock) -> u32 {
+        let age_ms = if self.is_of_earlier_boot(now) {
+            let by_wall = now.wall_ms.saturating_sub(self.wall_ms);
+            let by_server = server.steady_ms_since(self, now).unwrap_or(by_wall);
+            u64::try_from(by_server).unwrap_or(0)
+        } else {
+            now.reading().ms.saturating_sub(self.steady.ms)
         };
-        nearest_second(age)
+        nearest_second(Duration::from_millis(age_ms))
     }
 }
 
@@ -117,38 +132,67 @@ pub(crate) fn nearest_second(duration: Duration) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::server_clock::Contact;
     use super::*;
 
+    const HOUR_MS: i64 = 3_600_000;
+
+    fn now(boot: u32, steady_s: u64, wall_ms: i64) -> Now {
+        let mono = crate::engine::now().mono;
+        Now {
+            mono,
+            wall_ms,
+            steady: Steady {
+                boot: Boot::new(boot),
+                origin: mono,
+                origin_ms: steady_s * 1_000,
+            },
+        }
+    }
+
     #[test]
-    fn a_jump_of_the_wall_clock_changes_no_age_within_one_process() {
-        let start = crate::engine::now().mono;
-        let then = Now {
-            mono: start,
-            wall_ms: 1_000_000,
+    fn a_jump_of_the_wall_clock_changes_no_age_within_one_boot_also_in_a_later_process() {
+        let server = ServerClock::default();
+        let done = Moment::from(now(7, 100, 1_000_000));
+        assert_eq!(done.age_s(now(7, 107, -5_000_000), &server), 7);
+        assert_eq!(done.age_s(now(7, 99, 0), &server), 0, "never negative");
+    }
+
+    #[test]
+    fn after_a_start_of_the_device_the_wall_clock_counts_and_what_is_known_of_the_server_goes_before_it() {
+        let done = Moment::from(now(7, 100, 1_000_000));
+        let mut server = ServerClock::default();
+        assert_eq!(done.age_s(now(8, 5, 1_004_600), &server), 5);
+        assert_eq!(done.age_s(now(8, 5, 999_000), &server), 0);
+        // 48 hours ahead in the boot in which it was done; the wall clock was set right since.
+        let contact = |boot, steady_s: u64, wall_ms: i64, server_ms| Contact {
+            steady: Reading {
+                boot,
+                ms: steady_s * 1_000,
+            },
+            wall_ms,
+            server_ms,
+            doubt_ms: 100,
         };
-        let jumped = Now {
-            mono: start + Duration::from_secs(7),
-            wall_ms: -5_000_000,
-        };
-        assert_eq!(Moment::from(then).age_s(jumped), 7);
-        assert_eq!(Moment::stored(1_000_000).age_s(jumped), 0);
-        assert_eq!(Moment::stored(-5_004_600).age_s(jumped), 5);
+        server.take(contact(7, 40, 940_000, 940_000 - 48 * HOUR_MS));
+        server.take(contact(8, 5, HOUR_MS - 48 * HOUR_MS, HOUR_MS - 48 * HOUR_MS));
+        let age_s = done.age_s(now(8, 5, HOUR_MS - 48 * HOUR_MS), &server);
+        assert_eq!(age_s, 2_600);
+        // Of a boot in which no server was met: the wall clock was as wrong as before.
+        let done = Moment::from(now(9, 1, 1_000_000));
+        assert_eq!(done.age_s(now(8, 5, HOUR_MS - 48 * HOUR_MS), &server), 2_600);
     }
 
     #[test]
     fn readings_are_the_same_moments_in_another_process_of_the_boot() {
         let start = crate::engine::now().mono;
-        let steady = |boot, after_s, origin_ms| Steady {
-            boot: Boot::new(boot),
+        let steady = |after_s, origin_ms| Steady {
+            boot: Boot::new(7),
             origin: start + Duration::from_secs(after_s),
             origin_ms,
         };
-        let (first, second) = (steady(7, 0, 60_000), steady(7, 30, 90_000));
         for at in [0, 10, 100].map(|s| start + Duration::from_secs(s)) {
-            let reading = first.reading(at);
-            assert_eq!(reading, second.reading(at));
-            assert_eq!(second.instant(reading), Some(at));
-            assert_eq!(steady(8, 0, 0).instant(reading), None, "of another boot");
+            assert_eq!(steady(0, 60_000).reading(at), steady(30, 90_000).reading(at));
         }
     }
 }

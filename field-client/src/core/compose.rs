@@ -3,9 +3,11 @@
 use super::clock::nearest_second;
 use super::inbox::Early;
 use super::outbox::{Lane, Outbox};
+use super::server_clock::ServerClock;
 use super::session::{Hello, InStep, Positions, SessionState};
 use super::{Core, Now, PostId};
 use prost::Message;
+use std::time::Duration;
 use waypost_proto::{OpNumber, Stamp, wire};
 
 /// Payload of a frame, unless one item alone is larger: with MQTT, TLS and TCP around it, one packet.
@@ -83,7 +85,7 @@ impl Core {
         };
         // Reported or not in the session before: this one has heard nothing.
         self.inbox.repeat_all();
-        self.fill(&mut frame, hello, Which::Fresh, now);
+        self.fill(&mut frame, hello, Which::Fresh, now, now);
         frame
     }
 
@@ -99,13 +101,15 @@ impl Core {
                 session.positions = Positions::Sent { at, times };
             }
         }
-        self.fill(&mut frame, session.hello, Which::All, now);
+        let elapsed = nearest_second(now.mono.saturating_duration_since(session.hello.at.mono));
+        // Ages count from the stamp, which is a whole second: rounded twice they would be wrong by up to two halves.
+        let stamped = now.at(session.hello.at.mono + Duration::from_secs(elapsed.into()));
+        self.fill(&mut frame, session.hello, Which::All, now, stamped);
         if frame == wire::UpFrame::default() {
             return None;
         }
-        let elapsed = now.mono.saturating_duration_since(session.hello.at.mono);
         let timed = !frame.ops.is_empty() || !frame.cursors.is_empty();
-        let seconds = if timed { nearest_second(elapsed) } else { 0 };
+        let seconds = if timed { elapsed } else { 0 };
         frame.stamp = Stamp {
             tag: session.hello.tag,
             seconds,
@@ -117,15 +121,15 @@ impl Core {
     /// Fills a frame up to [`FRAME_BYTES_TARGET`], the most urgent first. What finds no room leaves with the next.
     ///
     /// Nothing from the last lane rides with something urgent, which would arrive later with it; it leaves in whole frames
-    /// where the window has room for one.
-    fn fill(&mut self, frame: &mut wire::UpFrame, hello: Hello, which: Which, now: Now) {
+    /// where the window has room for one. Ages count back from `stamped`, the moment that the frame's stamp names.
+    fn fill(&mut self, frame: &mut wire::UpFrame, hello: Hello, which: Which, now: Now, stamped: Now) {
         let mut room = Room::beside(frame);
         let mut picked = Vec::new();
         self.pick(Lane::Urgent, which, now, &mut room, &mut picked);
         self.pick(Lane::Ordinary, which, now, &mut room, &mut picked);
         self.fill_voids(frame, now, &mut room);
         let early = if room.is_used() { Early::Yes } else { Early::No };
-        self.fill_cursors(frame, early, now, &mut room);
+        self.fill_cursors(frame, early, now, stamped, &mut room);
         if let Some(fix) = self.live {
             let live = fix.to_live(hello.at.wall_ms);
             if room.take(2 + live.encoded_len()) {
@@ -143,9 +147,9 @@ impl Core {
             self.pick(Lane::Track, which, now, &mut room, &mut picked);
         }
         if early == Early::No && (frame.live.is_some() || !picked.is_empty()) {
-            self.fill_cursors(frame, Early::Yes, now, &mut room);
+            self.fill_cursors(frame, Early::Yes, now, stamped, &mut room);
         }
-        self.put_operations(frame, picked, now);
+        self.put_operations(frame, picked, stamped);
     }
 
     /// Chooses operations of a lane that fit, each stream in its order.
@@ -172,7 +176,7 @@ impl Core {
     /// What an operation takes of a frame at most; `None` where it may not leave now.
     fn bytes_in_frame(&mut self, id: PostId, which: Which, lane: Lane, now: Now) -> Option<usize> {
         let item = self.outbox.item(id)?;
-        let age_bytes = match item.done.age_s(now) {
+        let age_bytes = match item.done.age_s(now, &self.server_clock) {
             0 => 0,
             age => 1 + prost::length_delimiter_len(age as usize),
         };
@@ -186,11 +190,13 @@ impl Core {
         Some(bytes + 4 + age_bytes + 4)
     }
 
-    fn put_operations(&mut self, frame: &mut wire::UpFrame, mut picked: Vec<PostId>, now: Now) {
+    fn put_operations(&mut self, frame: &mut wire::UpFrame, mut picked: Vec<PostId>, stamped: Now) {
         picked.sort_unstable();
         let mut previous: Option<OpNumber> = None;
         for id in picked {
-            let Some((op, operation)) = operation(&mut self.outbox, id, previous, now) else {
+            let Some((op, operation)) =
+                operation(&mut self.outbox, &self.server_clock, id, previous, stamped)
+            else {
                 continue;
             };
             if previous.is_none() {
@@ -218,9 +224,20 @@ impl Core {
         }
     }
 
-    fn fill_cursors(&mut self, frame: &mut wire::UpFrame, early: Early, now: Now, room: &mut Room) {
+    fn fill_cursors(
+        &mut self,
+        frame: &mut wire::UpFrame,
+        early: Early,
+        now: Now,
+        stamped: Now,
+        room: &mut Room,
+    ) {
         for stream in self.inbox.reportable(now, early) {
-            let Some(cursor) = self.inbox.report(stream, now) else {
+            if frame.hello.is_some() && self.inbox.is_of_earlier_boot(stream, now) {
+                // How long ago that was is known once the server has said what time it is.
+                continue;
+            }
+            let Some(cursor) = self.inbox.report(stream, stamped, &self.server_clock) else {
                 continue;
             };
             if !room.take(2 + cursor.encoded_len()) {
@@ -235,12 +252,13 @@ impl Core {
 /// The operation as it leaves now.
 fn operation(
     outbox: &mut Outbox,
+    server: &ServerClock,
     id: PostId,
     previous: Option<OpNumber>,
-    now: Now,
+    stamped: Now,
 ) -> Option<(OpNumber, wire::Operation)> {
     let item = outbox.item(id)?;
-    let (op, age_s) = (item.op, item.done.age_s(now));
+    let (op, age_s) = (item.op, item.done.age_s(stamped, server));
     let gap = previous.map_or(0, |previous| op.number() - previous.number() - 1);
     let content = outbox.content(id)?;
     let gap = u32::try_from(gap).ok()?;

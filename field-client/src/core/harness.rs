@@ -99,6 +99,7 @@ impl Device {
         let start = Now {
             mono: crate::engine::now().mono,
             wall_ms: 1_700_000_000_000,
+            steady: crate::engine::now().steady,
         };
         Self::at(plate, fresh_epoch, start, config())
     }
@@ -429,7 +430,6 @@ pub(super) fn config() -> Config {
         inflight_bytes_max: 16_000,
         locale: "de".to_owned(),
         app: "test 1".to_owned(),
-        steady: crate::device_clock::steady(),
     }
 }
 

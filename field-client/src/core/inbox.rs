@@ -6,6 +6,7 @@
 //! Memory: about 300 bytes a stream, at most [`STREAMS_MAX`] of them, and 48 bytes an entry that waits to be shown.
 
 use super::clock::{Moment, Now};
+use super::server_clock::ServerClock;
 use super::write::{StoredCursor, ToShow};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -79,10 +80,10 @@ impl Inbox {
         let state = Stream {
             expected: cursor.held.clone(),
             held: cursor.held,
-            delivered: Moment::stored(cursor.delivered_ms),
+            delivered: cursor.delivered,
             expected_read: cursor.read,
             read: cursor.read,
-            read_at: Moment::stored(cursor.read_ms),
+            read_at: cursor.read_at,
             confirmed: cursor.confirmed,
             confirmed_read: cursor.confirmed_read,
             reported: None,
@@ -206,16 +207,16 @@ impl Inbox {
             .get(&stream)
             .map_or_else(StoredCursor::default, |state| StoredCursor {
                 held: state.expected.clone(),
-                delivered_ms: if state.expected == state.held {
-                    state.delivered.wall_ms
+                delivered: if state.expected == state.held {
+                    state.delivered
                 } else {
-                    now.wall_ms
+                    now.into()
                 },
                 read: state.expected_read,
-                read_ms: if state.expected_read == state.read {
-                    state.read_at.wall_ms
+                read_at: if state.expected_read == state.read {
+                    state.read_at
                 } else {
-                    now.wall_ms
+                    now.into()
                 },
                 confirmed: state.confirmed.clone(),
                 confirmed_read: state.confirmed_read,
@@ -383,17 +384,26 @@ impl Inbox {
         streams.into_iter().map(|(&stream, _)| stream).collect()
     }
 
+    /// Whether a report of the stream speaks of what was done before the device was last started.
+    pub(crate) fn is_of_earlier_boot(&self, stream: StreamId, now: Now) -> bool {
+        self.streams.get(&stream).is_some_and(|state| {
+            let delivered = !covers(&state.confirmed, &state.held) && state.delivered.is_of_earlier_boot(now);
+            let read = state.read > state.confirmed_read && state.read_at.is_of_earlier_boot(now);
+            delivered || read
+        })
+    }
+
     /// The report of a stream as it leaves in a frame of now.
-    pub(crate) fn report(&self, stream: StreamId, now: Now) -> Option<wire::Cursor> {
+    pub(crate) fn report(&self, stream: StreamId, now: Now, server: &ServerClock) -> Option<wire::Cursor> {
         let state = self.streams.get(&stream)?;
         // A position that the server has needs no time; its number stays, as the field is the position.
         let delivered_age_s = if covers(&state.confirmed, &state.held) {
             0
         } else {
-            state.delivered.age_s(now)
+            state.delivered.age_s(now, server)
         };
         let read_age_s = if state.read > state.confirmed_read {
-            state.read_at.age_s(now)
+            state.read_at.age_s(now, server)
         } else {
             0
         };

@@ -40,7 +40,7 @@ mod tests;
 
 pub use write::PostId;
 
-pub(crate) use clock::{Boot, Now, Reading, Steady};
+pub(crate) use clock::{Boot, Moment, Now, Reading, Steady};
 pub(crate) use compose::{Outgoing, Qos};
 pub(crate) use known::{Grant, Topics};
 pub(crate) use server_clock::{Contact, ServerClock};
@@ -84,7 +84,6 @@ pub(crate) struct Config {
     pub(crate) inflight_bytes_max: usize,
     pub(crate) locale: String,
     pub(crate) app: String,
-    pub(crate) steady: Steady,
 }
 
 /// What the store held when the process began.
@@ -285,10 +284,10 @@ impl Core {
             id,
             op,
             home,
-            done_ms: now.wall_ms,
+            done: now.into(),
             content,
         };
-        self.outbox.add(&stored, now);
+        self.outbox.add(&stored);
         let mut batch = Batch::default();
         batch.mutations.push(Mutation::PutOperation(stored));
         batch.effects.push(Effect::OperationStored(id));
@@ -461,8 +460,7 @@ impl Core {
 
     /// The server's clock now, UTC milliseconds, as the device estimates it; `None` before the first welcome ever.
     pub(crate) fn server_ms(&self, now: Now) -> Option<i64> {
-        let steady = self.config.steady.reading(now.mono);
-        self.server_clock.at(steady, now.wall_ms)
+        self.server_clock.at(now.reading(), now.wall_ms)
     }
 
     pub(crate) fn office_stream(&self) -> Option<StreamId> {

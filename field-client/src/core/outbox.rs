@@ -7,7 +7,7 @@
 //! is sent while something earlier is under way in another frame. Within a frame the server applies all or nothing.
 //! Positions carry their own times and need no such rule: they fill the window.
 
-use super::clock::{Moment, Now};
+use super::clock::Moment;
 use super::write::{Home, Makes, PostId, Progress, StoredOperation};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -102,7 +102,7 @@ impl Outbox {
     /// Takes an operation from the store at the start of the process.
     pub(crate) fn restore(&mut self, stored: &StoredOperation, progress: Progress) {
         let id = stored.id;
-        let mut item = Item::of(stored, Moment::stored(stored.done_ms));
+        let mut item = Item::of(stored);
         item.stored = true;
         item.may_be_known = stored.home == Home::Settled;
         item.content = None;
@@ -126,8 +126,8 @@ impl Outbox {
     }
 
     /// Takes a new operation whose write is under way.
-    pub(crate) fn add(&mut self, stored: &StoredOperation, now: Now) {
-        let item = Item::of(stored, now.into());
+    pub(crate) fn add(&mut self, stored: &StoredOperation) {
+        let item = Item::of(stored);
         self.content_bytes += item.bytes;
         self.index_waiting(stored.id, &item);
         self.items.insert(stored.id, item);
@@ -539,7 +539,7 @@ impl Outbox {
 }
 
 impl Item {
-    fn of(stored: &StoredOperation, done: Moment) -> Self {
+    fn of(stored: &StoredOperation) -> Self {
         use prost::Message;
         Self {
             op: stored.op,
@@ -547,7 +547,7 @@ impl Item {
             stream: StreamId::new(stored.content.stream),
             home: stored.home,
             bytes: stored.content.encoded_len(),
-            done,
+            done: stored.done,
             state: State::Held,
             may_be_known: false,
             stored: false,
@@ -561,7 +561,7 @@ impl Item {
         Self {
             state: State::Accepted,
             content: None,
-            ..Self::of(stored, Moment::stored(stored.done_ms))
+            ..Self::of(stored)
         }
     }
 

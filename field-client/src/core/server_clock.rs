@@ -7,7 +7,7 @@
 //!
 //! Bound: [`CONTACTS_MAX`] contacts, two for each of the last boots.
 
-use super::clock::Reading;
+use super::clock::{Moment, Now, Reading};
 
 /// Contacts that are kept: the first and the last of the last four boots.
 const CONTACTS_MAX: usize = 8;
@@ -106,6 +106,28 @@ impl ServerClock {
         }
         let last = self.contacts.last()?;
         Some(wall_ms.saturating_add(last.server_ms.saturating_sub(last.wall_ms)))
+    }
+
+    /// How much the steady clock would have counted since a moment of an earlier boot. `None` before the first contact ever.
+    pub(crate) fn steady_ms_since(&self, moment: Moment, now: Now) -> Option<i64> {
+        let then = self.moment_on_server(moment, now)?;
+        let passed = self.at(now.reading(), now.wall_ms)?.saturating_sub(then);
+        let parts = i128::from(passed) * 1_000_000 / i128::from(1_000_000 + self.rate_ppm.unwrap_or(0));
+        i64::try_from(parts).ok()
+    }
+
+    /// What was done in a boot without a contact counts by the wall clock as it was before this boot, if that is known.
+    fn moment_on_server(&self, moment: Moment, now: Now) -> Option<i64> {
+        let is_present = |contact: &&Contact| contact.steady.boot == now.steady.boot.number();
+        let was_met = |contact: &Contact| contact.steady.boot == moment.steady.boot;
+        let before = self.contacts.iter().rev().find(|contact| !is_present(contact));
+        match before {
+            Some(before) if !self.contacts.iter().any(was_met) => {
+                let offset_ms = before.server_ms.saturating_sub(before.wall_ms);
+                Some(moment.wall_ms.saturating_add(offset_ms))
+            }
+            _ => self.at(moment.steady, moment.wall_ms),
+        }
     }
 
     /// How much time passes on the server while the steady clock counts so many milliseconds.

@@ -220,7 +220,7 @@ impl Core {
         let round_trip = now.mono.saturating_duration_since(hello.at.mono);
         let half_ms = u64::try_from((round_trip / 2).as_millis()).unwrap_or(u64::MAX);
         let contact = Contact {
-            steady: self.config.steady.reading(now.mono),
+            steady: now.reading(),
             wall_ms: now.wall_ms,
             server_ms: welcome_ms.saturating_add_unsigned(half_ms),
             doubt_ms: half_ms,

@@ -1,5 +1,6 @@
 //! Store writes as values: what is to be written, and what it makes true once it is on disk.
 
+use super::clock::Moment;
 use super::server_clock::ServerClock;
 use crate::catalogue::Catalogue;
 use crate::{Entry, Group};
@@ -52,7 +53,7 @@ pub(crate) struct StoredOperation {
     pub(crate) id: PostId,
     pub(crate) op: OpNumber,
     pub(crate) home: Home,
-    pub(crate) done_ms: i64,
+    pub(crate) done: Moment,
     pub(crate) content: wire::Operation,
 }
 
@@ -80,9 +81,9 @@ pub(crate) enum Progress {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct StoredCursor {
     pub(crate) held: Cumulative,
-    pub(crate) delivered_ms: i64,
+    pub(crate) delivered: Moment,
     pub(crate) read: u64,
-    pub(crate) read_ms: i64,
+    pub(crate) read_at: Moment,
     /// What the server is known to have on its disk; may lag behind, which costs one more report.
     pub(crate) confirmed: Cumulative,
     pub(crate) confirmed_read: u64,

@@ -6,7 +6,7 @@ use super::StoreError;
 use crate::Entry;
 use crate::catalogue::Catalogue;
 use crate::core::{
-    Contact, Home, PostId, Progress, Reading, Server, ServerClock, StoredCatalogue, StoredCursor,
+    Contact, Home, Moment, PostId, Progress, Reading, Server, ServerClock, StoredCatalogue, StoredCursor,
     StoredOperation, StoredVoid,
 };
 use prost::Message;
@@ -70,6 +70,9 @@ pub(super) struct OperationRecord {
     /// Why it is parked.
     #[prost(int32, tag = "6")]
     reason: i32,
+    /// By the steady clock, when it was done.
+    #[prost(message, optional, tag = "7")]
+    done_steady: Option<ReadingRecord>,
 }
 
 impl OperationRecord {
@@ -81,7 +84,8 @@ impl OperationRecord {
         };
         Self {
             op: stored.op.number(),
-            done_ms: stored.done_ms,
+            done_ms: stored.done.wall_ms,
+            done_steady: ReadingRecord::of(stored.done),
             content: stored.content.encode_to_vec(),
             to_office: stored.home == Home::Office,
             progress,
@@ -100,7 +104,7 @@ impl OperationRecord {
             } else {
                 Home::Settled
             },
-            done_ms: record.done_ms,
+            done: ReadingRecord::moment(record.done_steady, record.done_ms),
             content: wire::Operation::decode(record.content.as_slice()).map_err(|_| bad())?,
         };
         let progress = match record.progress {
@@ -200,14 +204,21 @@ pub(super) struct CursorRecord {
     kind: i32,
     #[prost(uint64, tag = "10")]
     newest: u64,
+    /// The two moments by the steady clock.
+    #[prost(message, optional, tag = "11")]
+    delivered_steady: Option<ReadingRecord>,
+    #[prost(message, optional, tag = "12")]
+    read_steady: Option<ReadingRecord>,
 }
 
 impl CursorRecord {
     pub(super) fn of(cursor: &StoredCursor) -> Self {
         Self {
-            delivered_ms: cursor.delivered_ms,
+            delivered_ms: cursor.delivered.wall_ms,
+            delivered_steady: ReadingRecord::of(cursor.delivered),
             read: cursor.read,
-            read_ms: cursor.read_ms,
+            read_ms: cursor.read_at.wall_ms,
+            read_steady: ReadingRecord::of(cursor.read_at),
             confirmed_through: cursor.confirmed.through(),
             confirmed_ranges: cursor.confirmed.to_wire(),
             confirmed_read: cursor.confirmed_read,
@@ -231,9 +242,9 @@ impl CursorRecord {
         let record = Self::decode(value).map_err(|_| bad())?;
         Ok(StoredCursor {
             held: Cumulative::from_wire(record.through, &record.ranges).map_err(|_| bad())?,
-            delivered_ms: record.delivered_ms,
+            delivered: ReadingRecord::moment(record.delivered_steady, record.delivered_ms),
             read: record.read,
-            read_ms: record.read_ms,
+            read_at: ReadingRecord::moment(record.read_steady, record.read_ms),
             confirmed: Cumulative::from_wire(record.confirmed_through, &record.confirmed_ranges)
                 .map_err(|_| bad())?,
             confirmed_read: record.confirmed_read,
@@ -368,11 +379,11 @@ impl EntryRecord {
         let content = &stored.content;
         let expires_in_ms = i64::from(content.expires_in_s) * 1_000;
         Entry {
-            device_ms: Some(stored.done_ms),
+            device_ms: Some(stored.done.wall_ms),
             urgent: content.urgent,
             reply_to: Seq::new(content.reply_to),
             reply_stream: StreamId::new(content.reply_stream),
-            expires_ms: (expires_in_ms > 0).then(|| stored.done_ms.saturating_add(expires_in_ms)),
+            expires_ms: (expires_in_ms > 0).then(|| stored.done.wall_ms.saturating_add(expires_in_ms)),
             body: own_body(content).unwrap_or(EntryBody::Unsupported),
             ..Self::own_unknown(device, stream, seq, stored.op)
         }
@@ -445,6 +456,28 @@ impl CatalogueRecord {
             locale: record.locale,
             catalogue: Catalogue::default().changed_by(&catalogue).map_err(|_| bad())?,
         })
+    }
+}
+
+/// What the steady clock showed.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct ReadingRecord {
+    #[prost(fixed32, tag = "1")]
+    boot: u32,
+    #[prost(uint64, tag = "2")]
+    ms: u64,
+}
+
+impl ReadingRecord {
+    fn of(moment: Moment) -> Option<Self> {
+        let Reading { boot, ms } = moment.steady;
+        (boot != 0).then_some(Self { boot, ms })
+    }
+
+    /// The moment with what the wall clock showed; without a reading it is of no known boot.
+    fn moment(record: Option<Self>, wall_ms: i64) -> Moment {
+        let steady = record.map_or_else(Reading::default, |Self { boot, ms }| Reading { boot, ms });
+        Moment { steady, wall_ms }
     }
 }
 

@@ -4,8 +4,8 @@ use super::memory::{MemoryDisk, MemoryEngine};
 use super::{Engine, EntryRecord, Order, OtherDevice, RedbEngine, Store, StoreError, Table};
 use crate::catalogue::Catalogue;
 use crate::core::{
-    Home, Mutation, Named, PostId, Progress, Server, StoredCatalogue, StoredCursor, StoredOperation,
-    StoredVoid, Ticket, ToShow, Write,
+    Home, Moment, Mutation, Named, PostId, Progress, Reading, Server, StoredCatalogue, StoredCursor,
+    StoredOperation, StoredVoid, Ticket, ToShow, Write,
 };
 use crate::{Entry, Group};
 use std::ops::ControlFlow;
@@ -187,13 +187,18 @@ fn server(number: u64) -> Mutation {
     })
 }
 
+fn moment(wall_ms: i64) -> Moment {
+    let steady = Reading { boot: 3, ms: 77_000 };
+    Moment { steady, wall_ms }
+}
+
 fn operation(id: u64, text: &str, home: Home) -> StoredOperation {
     let content = Operation::text(stream(4), text).to_wire();
     StoredOperation {
         id: PostId::from_number(id),
         op: op(id),
         home,
-        done_ms: 1_000,
+        done: moment(1_000),
         content,
     }
 }
@@ -370,9 +375,9 @@ fn a_new_epoch_renumbers_what_waits(disk: &impl Disk) {
 fn entries_and_positions_are_there_together(disk: &impl Disk) {
     let cursor = StoredCursor {
         held: Cumulative::from_wire(2, &[3, 1]).unwrap(),
-        delivered_ms: 5,
+        delivered: moment(5),
         read: 1,
-        read_ms: -6,
+        read_at: moment(-6),
         confirmed: Cumulative::through_to(1),
         confirmed_read: 1,
         kind: StreamKind::Broadcast,
