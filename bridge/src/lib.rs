@@ -12,6 +12,7 @@
 
 pub mod audit;
 pub mod broadcast;
+pub mod clock;
 pub mod core;
 pub mod device;
 pub mod entry;

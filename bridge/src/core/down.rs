@@ -2,7 +2,7 @@
 
 use super::session::{Phase, Session, UnderWay, Welcome};
 use super::{Core, Fetch, GroupFetch, Lane, Now, Output, StreamState};
-use crate::entry::{Author, Entry, EntryBody, Moment, Rung};
+use crate::entry::{Author, Entry, EntryBody, Rung};
 use crate::group::GroupId;
 use crate::link::Subscriptions;
 use crate::stream::{Member, Stream, StreamKind};
@@ -665,13 +665,7 @@ impl Core {
             }
             self.timers.extend(due.map(|at| (at, device)));
         }
-        let offset_ms = session.offset_ms();
-        let device_ms = Some(now.wall_ms.saturating_sub(offset_ms));
-        let moment = Moment {
-            device_ms,
-            server_ms: now.wall_ms,
-            offset_ms: Some(offset_ms),
-        };
+        let moment = self.moment_of_sending(device, now);
         let member = Member::Device(device);
         for (stream, seq, own) in ahead {
             let mut cursor = self.cursors.get(&(stream, member)).cloned().unwrap_or_default();

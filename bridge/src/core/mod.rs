@@ -13,6 +13,7 @@
 mod audit;
 mod broadcasts;
 mod catalogue;
+mod clocks;
 mod directory;
 mod down;
 mod groups;
@@ -29,6 +30,7 @@ mod up;
 
 use crate::audit::Acting;
 use crate::broadcast::Broadcast;
+use crate::clock::ClockEstimate;
 use crate::device::{Device, Presence};
 use crate::entry::Entry;
 use crate::event::{Event, EventCursor, EventKind, LiveEvent};
@@ -236,6 +238,9 @@ pub struct Core {
     latest: BTreeMap<DeviceId, Position>,
     presence: BTreeMap<DeviceId, Presence>,
     heard_ms: BTreeMap<DeviceId, i64>,
+    clocks: BTreeMap<DeviceId, ClockEstimate>,
+    /// The server's own clocks as they were last read: where they part, the wall clock was set.
+    clocks_read: Option<Now>,
     last_event: EventCursor,
 
     // What is staged ahead of the disk.
@@ -404,6 +409,8 @@ impl Core {
             catalogue,
             presence: BTreeMap::new(),
             heard_ms: BTreeMap::new(),
+            clocks: state.clocks,
+            clocks_read: None,
             devices: state.devices,
             streams: state
                 .streams

@@ -27,6 +27,8 @@ pub(super) struct Session {
     pub(super) epoch: Epoch,
     /// The device's wall clock at the hello: the base of its relative times.
     pub(super) hello_ms: i64,
+    /// The device's steady clock at the hello.
+    pub(super) hello_steady_ms: i64,
     /// The server's wall clock when the hello arrived.
     pub(super) welcome_ms: i64,
     pub(super) phase: Phase,
@@ -148,16 +150,16 @@ pub(super) struct UnderWay {
 }
 
 impl Session {
-    /// What to add to the device's clock to get the server's, as far as the hello tells: its time under way counts as
-    /// an error.
-    pub(super) fn offset_ms(&self) -> i64 {
-        self.welcome_ms.saturating_sub(self.hello_ms)
-    }
-
     /// A moment of the device's clock: seconds after the hello, less an age.
     pub(super) fn device_ms(&self, stamp: Stamp, age_s: u32) -> i64 {
         self.hello_ms
             .saturating_add((i64::from(stamp.seconds) - i64::from(age_s)) * 1_000)
+    }
+
+    /// The same moment by the device's steady clock.
+    pub(super) fn steady_ms(&self, stamp: Stamp, age_s: u32) -> i64 {
+        let since_hello_ms = (i64::from(stamp.seconds) - i64::from(age_s)) * 1_000;
+        self.hello_steady_ms.saturating_add(since_hello_ms)
     }
 
     /// The hello is on disk.
@@ -308,6 +310,7 @@ impl Core {
                 },
             );
             self.log_event(EventKind::DeviceOffline(device), now);
+            self.put_clock(device);
             self.commit();
         }
     }
@@ -370,6 +373,7 @@ impl Core {
             tag,
             epoch,
             hello_ms,
+            hello_steady_ms: i64::try_from(hello.uptime_ms).ok()?,
             welcome_ms: now.wall_ms,
             phase: Phase::Opening { wants_positions },
             of_store,
@@ -404,6 +408,7 @@ impl Core {
         };
         self.changes.push(Change::PutDevice(changed.clone()));
         self.effects.push(Effect::Device(changed));
+        self.hear_hello(device, hello, now);
         let was_online = matches!(self.presence.get(&device), Some(Presence::Online { .. }));
         if !was_online {
             self.put_presence(

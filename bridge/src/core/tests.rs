@@ -695,13 +695,14 @@ fn the_ladder_keeps_both_clocks_at_each_rung() {
     let (mut world, device) = World::in_session();
     let person = world.add_person();
     let seq = world.post(person, device.stream, "Dock 4");
-    world.advance(5);
+    world.advance(20);
     let report = wire::Cursor {
         delivered_age_s: 12,
         read_age_s: 2,
         ..cursor(device.stream, 1, 1)
     };
     world.up(&device, &reported(1, report));
+    world.advance(10);
     let answer = wire::Operation {
         reply_to: 1,
         age_s: 1,
@@ -730,9 +731,9 @@ fn the_ladder_keeps_both_clocks_at_each_rung() {
     use crate::entry::Moment;
     assert_eq!(row.accepted, Moment::server(START_MS));
     assert_eq!(row.sent, moment(hello_ms, START_MS));
-    assert_eq!(row.delivered, moment(hello_ms + 8_000, START_MS + 5_000));
-    assert_eq!(row.read, moment(hello_ms + 18_000, START_MS + 5_000));
-    assert_eq!(row.acted, moment(hello_ms + 29_000, START_MS + 5_000));
+    assert_eq!(row.delivered, moment(hello_ms + 8_000, START_MS + 20_000));
+    assert_eq!(row.read, moment(hello_ms + 18_000, START_MS + 20_000));
+    assert_eq!(row.acted, moment(hello_ms + 29_000, START_MS + 30_000));
     // And the other way: the office reads the answer.
     world.core.mark_read(person, device.stream, 2, world.now).unwrap();
     world.settle();
@@ -742,10 +743,10 @@ fn the_ladder_keeps_both_clocks_at_each_rung() {
         .unwrap()
         .unwrap();
     assert_eq!(receipts[0].member, Member::Office);
-    assert_eq!(receipts[0].read, Some(Moment::server(START_MS + 5_000)));
+    assert_eq!(receipts[0].read, Some(Moment::server(START_MS + 30_000)));
     assert_eq!(
         receipts[0].accepted,
-        moment(hello_ms + 29_000, START_MS + 5_000).unwrap()
+        moment(hello_ms + 29_000, START_MS + 30_000).unwrap()
     );
 }
 

@@ -35,6 +35,7 @@ impl Core {
             return;
         }
         self.heard_ms.insert(device, now.wall_ms);
+        self.read_clocks(now);
         let frame = match wire::UpFrame::parse(payload) {
             Ok(frame) => frame,
             Err(error) => return self.refuse_frame(device, error.refusal()),
@@ -94,6 +95,7 @@ impl Core {
 
     /// Everything in a frame but its hello.
     fn take_frame(&mut self, device: DeviceId, stamp: Stamp, frame: &wire::UpFrame, now: Now) {
+        self.hear_stamp(device, stamp, frame, now);
         if let Some(positions) = &frame.positions
             && self.handle_positions(device, positions).is_none()
         {
@@ -503,14 +505,18 @@ impl Core {
         }
     }
 
-    /// A moment in this session, by both clocks.
+    /// A moment in this session, by both clocks, with their difference as it is estimated for that moment.
     pub(super) fn moment(&self, device: DeviceId, stamp: Stamp, age_s: u32, now: Now) -> Moment {
         match self.sessions.get(&device) {
-            Some(session) => Moment {
-                device_ms: Some(session.device_ms(stamp, age_s)),
-                server_ms: now.wall_ms,
-                offset_ms: Some(session.offset_ms()),
-            },
+            Some(session) => {
+                let device_ms = session.device_ms(stamp, age_s);
+                let server_ms = self.on_server(device, session.steady_ms(stamp, age_s));
+                Moment {
+                    device_ms: Some(device_ms),
+                    server_ms: now.wall_ms,
+                    offset_ms: server_ms.map(|server_ms| server_ms.saturating_sub(device_ms)),
+                }
+            }
             None => Moment::server(now.wall_ms),
         }
     }

@@ -35,6 +35,7 @@ pub(super) enum Table {
     PositionMarks = b'D',
     Urgent = b'u',
     Restores = b'R',
+    Clocks = b'C',
 }
 
 /// A key under construction.
@@ -179,6 +180,10 @@ pub(super) fn audit(number: u64) -> Vec<u8> {
 
 pub(super) fn latest(device: DeviceId) -> Vec<u8> {
     Key::of(Table::Latest).u32(device.number()).done()
+}
+
+pub(super) fn clock(device: DeviceId) -> Vec<u8> {
+    Key::of(Table::Clocks).u32(device.number()).done()
 }
 
 pub(super) fn track(device: DeviceId, at_ms: i64) -> Vec<u8> {

@@ -5,6 +5,7 @@ use super::records::{MetaRecord, ReceiptRecord, Record};
 use super::{Change, Found, Log, Look, MemberCursor, Restore, State, Store, StoreError};
 use crate::audit::AuditEntry;
 use crate::broadcast::Broadcast;
+use crate::clock::ClockEstimate;
 use crate::device::Device;
 use crate::entry::{Author, Entry, Moment, Page, Receipt, Rung};
 use crate::event::{Event, EventCursor};
@@ -92,6 +93,7 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
             templates: BTreeMap::new(),
             broadcasts: BTreeMap::new(),
             restores: BTreeMap::new(),
+            clocks: BTreeMap::new(),
         };
         self.load_firsts(&mut state)?;
         state.last_event = self.last_number(Key::of(Table::Events), state.first_event)?;
@@ -170,6 +172,10 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
         })?;
         self.each(Table::Latest, |mut key, position: Position| {
             state.latest.insert(DeviceId::new(key.u32()?)?, position);
+            Some(())
+        })?;
+        self.each(Table::Clocks, |mut key, clock: ClockEstimate| {
+            state.clocks.insert(DeviceId::new(key.u32()?)?, clock);
             Some(())
         })?;
         Ok(state)
@@ -482,6 +488,7 @@ fn write(change: &Change) -> Write {
         Change::AppendEvent(event) => (keys::event(event.cursor), Some(event.encode())),
         Change::PutAudit(entry) => (keys::audit(entry.number), Some(entry.encode())),
         Change::PutLatest(device, position) => (keys::latest(*device), Some(position.encode())),
+        Change::PutClock(device, clock) => (keys::clock(*device), Some(clock.encode())),
         Change::AddPosition(device, position) => {
             (keys::track(*device, position.fix.at_ms), Some(position.encode()))
         }

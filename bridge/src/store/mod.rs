@@ -31,6 +31,7 @@ pub use sled::{SledKeys, SledStore};
 
 use crate::audit::AuditEntry;
 use crate::broadcast::Broadcast;
+use crate::clock::ClockEstimate;
 use crate::device::Device;
 use crate::entry::{Entry, Moment, Page, Receipt, Rung};
 use crate::event::{Event, EventCursor};
@@ -208,6 +209,8 @@ pub enum Change {
     PutAudit(AuditEntry),
     /// Where a device is.
     PutLatest(DeviceId, Position),
+    /// What is known of a device's clock.
+    PutClock(DeviceId, ClockEstimate),
     /// Where a device was.
     AddPosition(DeviceId, Position),
     /// Positions arrived, to be looked at when their time is over.
@@ -247,7 +250,7 @@ pub struct MemberCursor {
 
 /// What the core keeps in memory.
 ///
-/// Memory: about 300 bytes a device with its stream and cursors, 200 bytes a person or a key, 60 bytes a sign-in, 150
+/// Memory: about 600 bytes a device with its stream, cursors and clock, 200 bytes a person or a key, 60 bytes a sign-in, 150
 /// bytes a member of a group or recipient of a broadcast, and each version of a template with its texts.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -297,4 +300,6 @@ pub struct State {
     pub broadcasts: BTreeMap<StreamId, Broadcast>,
     /// Where this store parted from those that it was put back from, by their names.
     pub restores: BTreeMap<Incarnation, Restore>,
+    /// What is known of the clock of each device that was ever heard.
+    pub clocks: BTreeMap<DeviceId, ClockEstimate>,
 }

@@ -4,6 +4,7 @@
 use super::{MemberCursor, Restore, StoreError};
 use crate::audit::{Actor, AuditEntry, Outcome};
 use crate::broadcast::Broadcast;
+use crate::clock::{ClockEstimate, Knot};
 use crate::device::{Device, Driver};
 use crate::entry::{Author, Entry, EntryBody, MembershipChange, Moment, Rung};
 use crate::event::{Event, EventKind};
@@ -1120,5 +1121,41 @@ impl Record for Broadcast {
                 .collect::<Option<_>>()?,
             groups: wire.groups.into_iter().map(GroupId::new).collect::<Option<_>>()?,
         })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ClockRecord {
+    #[prost(fixed32, tag = "1")]
+    boot: u32,
+    #[prost(sint64, repeated, tag = "2")]
+    steady_ms: Vec<i64>,
+    /// Of the same knots.
+    #[prost(sint64, repeated, tag = "3")]
+    server_ms: Vec<i64>,
+    #[prost(sint64, tag = "4")]
+    earlier_ppm: i64,
+}
+
+impl Record for ClockEstimate {
+    const NAME: &'static str = "clock";
+    type Wire = ClockRecord;
+
+    fn to_wire(&self) -> ClockRecord {
+        ClockRecord {
+            boot: self.boot(),
+            steady_ms: self.knots().iter().map(|knot| knot.steady_ms).collect(),
+            server_ms: self.knots().iter().map(|knot| knot.server_ms).collect(),
+            earlier_ppm: self.earlier_ppm(),
+        }
+    }
+
+    fn from_wire(wire: ClockRecord) -> Option<Self> {
+        if wire.steady_ms.len() != wire.server_ms.len() {
+            return None;
+        }
+        let knots = wire.steady_ms.into_iter().zip(wire.server_ms);
+        let knots = knots.map(|(steady_ms, server_ms)| Knot { steady_ms, server_ms });
+        Self::stored(wire.boot, knots.collect(), wire.earlier_ppm)
     }
 }

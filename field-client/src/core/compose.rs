@@ -80,6 +80,8 @@ impl Core {
                 app: self.config.app.clone(),
                 catalogue: known.catalogue,
                 groups_digest: known.groups_digest,
+                boot: hello.at.steady.boot.number(),
+                uptime_ms: hello.at.reading().ms,
             }),
             ..wire::UpFrame::default()
         };
