@@ -108,6 +108,12 @@ impl Moment {
         self.steady.boot != now.steady.boot.number()
     }
 
+    /// Whether it was so little ago that nobody would tell it from now.
+    pub(crate) fn is_about(self, now: Now, within: Duration) -> bool {
+        let passed = Duration::from_millis(now.reading().ms.saturating_sub(self.steady.ms));
+        !self.is_of_earlier_boot(now) && passed < within
+    }
+
     /// Whole seconds of the steady clock from the moment to now, to the nearest. Never negative.
     ///
     /// Of what was done before the device was last started, it is the time that has passed on the server, as far as `server`

@@ -239,14 +239,13 @@ impl Core {
                 // How long ago that was is known once the server has said what time it is.
                 continue;
             }
-            let Some(cursor) = self.inbox.report(stream, stamped, &self.server_clock) else {
-                continue;
-            };
-            if !room.take(2 + cursor.encoded_len()) {
+            let cursors = self.inbox.report(stream, stamped, &self.server_clock);
+            let bytes: usize = cursors.iter().map(|cursor| 2 + cursor.encoded_len()).sum();
+            if !room.take(bytes) {
                 return;
             }
             self.inbox.reported(stream, now.mono);
-            frame.cursors.push(cursor);
+            frame.cursors.extend(cursors);
         }
     }
 }

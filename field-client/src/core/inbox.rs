@@ -3,11 +3,12 @@
 //! Contents stay in the store. An entry counts from the moment its write is handed over (so that a repetition is not
 //! stored twice) and is reported and shown from the moment the write is on disk.
 //!
-//! Memory: about 300 bytes a stream, at most [`STREAMS_MAX`] of them, and 48 bytes an entry that waits to be shown.
+//! Memory: about 300 bytes a stream and 32 for each of at most [`READ_STEPS_MAX`] moments of reading that wait, at most
+//! [`STREAMS_MAX`] streams, and 48 bytes an entry that waits to be shown.
 
 use super::clock::{Moment, Now};
 use super::server_clock::ServerClock;
-use super::write::{StoredCursor, ToShow};
+use super::write::{ReadStep, StoredCursor, ToShow};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 use waypost_proto::wire::{self, StreamKind};
@@ -23,6 +24,11 @@ const SEQ_MAX: u64 = u64::MAX / 2;
 const REPORT_DELAY: Duration = Duration::from_millis(200);
 /// The same after one frame that is nearly full, as another will follow: one report for two halves what reports cost.
 const REPORT_DELAY_WITHIN_FLOW: Duration = Duration::from_secs(1);
+/// Moments of reading of one stream that are kept until the server knows them; beyond it the one that is nearest to what was
+/// read after it is forgotten, and counts as read then.
+const READ_STEPS_MAX: usize = 32;
+/// What is read within this time after something else counts as read with it.
+const READ_TOGETHER: Duration = Duration::from_millis(500);
 /// A frame that is nearly full.
 const FULL_FRAME_BYTES: usize = 900;
 
@@ -47,6 +53,8 @@ struct Stream {
     expected_read: u64,
     read: u64,
     read_at: Moment,
+    /// What was read before that, at other moments, and is not confirmed.
+    read_steps: Vec<ReadStep>,
     confirmed: Cumulative,
     confirmed_read: u64,
     /// When the present state was last reported; `None` where that is to be done.
@@ -84,6 +92,7 @@ impl Inbox {
             expected_read: cursor.read,
             read: cursor.read,
             read_at: cursor.read_at,
+            read_steps: cursor.read_steps,
             confirmed: cursor.confirmed,
             confirmed_read: cursor.confirmed_read,
             reported: None,
@@ -128,6 +137,7 @@ impl Inbox {
             stream.held.truncate(last);
             stream.expected_read = stream.expected_read.min(last);
             stream.read = stream.read.min(last);
+            stream.read_steps.retain(|step| step.read <= last);
             stream.newest = stream.newest.min(last);
             stream.confirmed = Cumulative::default();
             stream.confirmed_read = 0;
@@ -217,6 +227,11 @@ impl Inbox {
                     state.read_at
                 } else {
                     now.into()
+                },
+                read_steps: if state.expected_read == state.read {
+                    state.read_steps.clone()
+                } else {
+                    state.steps_before(now)
                 },
                 confirmed: state.confirmed.clone(),
                 confirmed_read: state.confirmed_read,
@@ -326,6 +341,7 @@ impl Inbox {
             return;
         };
         if read > state.read {
+            state.read_steps = state.steps_before(now);
             state.read = read;
             state.read_at = now.into();
             state.wants_report(now.mono + REPORT_DELAY);
@@ -346,6 +362,7 @@ impl Inbox {
         let news = read > state.confirmed_read || !covers(&state.confirmed, delivered);
         state.confirmed.merge(delivered);
         state.confirmed_read = state.confirmed_read.max(read);
+        state.read_steps.retain(|step| step.read > read);
         if state.outstanding() {
             return (news, None);
         }
@@ -393,9 +410,18 @@ impl Inbox {
         })
     }
 
-    /// The report of a stream as it leaves in a frame of now.
-    pub(crate) fn report(&self, stream: StreamId, now: Now, server: &ServerClock) -> Option<wire::Cursor> {
-        let state = self.streams.get(&stream)?;
+    /// The report of a stream as it leaves in a frame of now: what was read at earlier moments goes before what is so now.
+    pub(crate) fn report(&self, stream: StreamId, now: Now, server: &ServerClock) -> Vec<wire::Cursor> {
+        let Some(state) = self.streams.get(&stream) else {
+            return Vec::new();
+        };
+        let step = |step: &ReadStep| wire::Cursor {
+            stream: stream.number(),
+            read: step.read,
+            read_age_s: step.at.age_s(now, server),
+            ..wire::Cursor::default()
+        };
+        let steps = state.read_steps.iter().map(step);
         // A position that the server has needs no time; its number stays, as the field is the position.
         let delivered_age_s = if covers(&state.confirmed, &state.held) {
             0
@@ -407,14 +433,15 @@ impl Inbox {
         } else {
             0
         };
-        Some(wire::Cursor {
+        let present = wire::Cursor {
             stream: stream.number(),
             delivered: state.held.through(),
             read: state.read,
             ranges: state.held.to_wire_within(RANGES_MAX),
             delivered_age_s,
             read_age_s,
-        })
+        };
+        steps.chain([present]).collect()
     }
 
     /// The report of a stream stands in a frame that leaves now.
@@ -473,6 +500,7 @@ impl Inbox {
             expected_read: 0,
             read: 0,
             read_at: now.into(),
+            read_steps: Vec::new(),
             confirmed: Cumulative::default(),
             confirmed_read: 0,
             reported: None,
@@ -508,6 +536,27 @@ pub(crate) enum Early {
 impl Stream {
     fn outstanding(&self) -> bool {
         self.read > self.confirmed_read || !covers(&self.confirmed, &self.held)
+    }
+
+    /// The moments of reading to be reported before that of something that is read now.
+    fn steps_before(&self, now: Now) -> Vec<ReadStep> {
+        let mut steps = self.read_steps.clone();
+        if self.read > self.confirmed_read && !self.read_at.is_about(now, READ_TOGETHER) {
+            steps.push(ReadStep {
+                read: self.read,
+                at: self.read_at,
+            });
+        }
+        if steps.len() > READ_STEPS_MAX {
+            let until_next = |&at: &usize| {
+                let (step, next) = (steps[at], steps[at + 1]);
+                next.at.steady.ms.saturating_sub(step.at.steady.ms)
+            };
+            if let Some(nearest) = (0..steps.len() - 1).min_by_key(until_next) {
+                steps.remove(nearest);
+            }
+        }
+        steps
     }
 
     fn unreported(&self) -> bool {

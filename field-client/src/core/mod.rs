@@ -45,8 +45,8 @@ pub(crate) use compose::{Outgoing, Qos};
 pub(crate) use known::{Grant, Topics};
 pub(crate) use server_clock::{Contact, ServerClock};
 pub(crate) use write::{
-    Effect, Home, Makes, Mutation, Named, Progress, Server, StoredCatalogue, StoredCursor, StoredOperation,
-    StoredVoid, Ticket, ToShow, Write,
+    Effect, Home, Makes, Mutation, Named, Progress, ReadStep, Server, StoredCatalogue, StoredCursor,
+    StoredOperation, StoredVoid, Ticket, ToShow, Write,
 };
 
 use crate::Group;

@@ -84,6 +84,8 @@ pub(crate) struct StoredCursor {
     pub(crate) delivered: Moment,
     pub(crate) read: u64,
     pub(crate) read_at: Moment,
+    /// What was read before that and the server does not know, ascending.
+    pub(crate) read_steps: Vec<ReadStep>,
     /// What the server is known to have on its disk; may lag behind, which costs one more report.
     pub(crate) confirmed: Cumulative,
     pub(crate) confirmed_read: u64,
@@ -91,6 +93,13 @@ pub(crate) struct StoredCursor {
     pub(crate) kind: StreamKind,
     /// The highest seq of an entry that is held: what a reply answers that does not say; 0 while there is none.
     pub(crate) newest: u64,
+}
+
+/// How far a stream was read at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReadStep {
+    pub(crate) read: u64,
+    pub(crate) at: Moment,
 }
 
 /// Whose name is kept.

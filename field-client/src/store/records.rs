@@ -6,8 +6,8 @@ use super::StoreError;
 use crate::Entry;
 use crate::catalogue::Catalogue;
 use crate::core::{
-    Contact, Home, Moment, PostId, Progress, Reading, Server, ServerClock, StoredCatalogue, StoredCursor,
-    StoredOperation, StoredVoid,
+    Contact, Home, Moment, PostId, Progress, ReadStep, Reading, Server, ServerClock, StoredCatalogue,
+    StoredCursor, StoredOperation, StoredVoid,
 };
 use prost::Message;
 use waypost_proto::wire::{self, RefusalReason, StreamKind, VoidReason};
@@ -209,6 +209,19 @@ pub(super) struct CursorRecord {
     delivered_steady: Option<ReadingRecord>,
     #[prost(message, optional, tag = "12")]
     read_steady: Option<ReadingRecord>,
+    #[prost(message, repeated, tag = "13")]
+    read_steps: Vec<ReadStepRecord>,
+}
+
+/// How far a stream was read at an earlier moment.
+#[derive(Clone, PartialEq, Message)]
+struct ReadStepRecord {
+    #[prost(uint64, tag = "1")]
+    read: u64,
+    #[prost(sint64, tag = "2")]
+    at_ms: i64,
+    #[prost(message, optional, tag = "3")]
+    at_steady: Option<ReadingRecord>,
 }
 
 impl CursorRecord {
@@ -219,6 +232,15 @@ impl CursorRecord {
             read: cursor.read,
             read_ms: cursor.read_at.wall_ms,
             read_steady: ReadingRecord::of(cursor.read_at),
+            read_steps: cursor
+                .read_steps
+                .iter()
+                .map(|step| ReadStepRecord {
+                    read: step.read,
+                    at_ms: step.at.wall_ms,
+                    at_steady: ReadingRecord::of(step.at),
+                })
+                .collect(),
             confirmed_through: cursor.confirmed.through(),
             confirmed_ranges: cursor.confirmed.to_wire(),
             confirmed_read: cursor.confirmed_read,
@@ -245,6 +267,14 @@ impl CursorRecord {
             delivered: ReadingRecord::moment(record.delivered_steady, record.delivered_ms),
             read: record.read,
             read_at: ReadingRecord::moment(record.read_steady, record.read_ms),
+            read_steps: record
+                .read_steps
+                .iter()
+                .map(|step| ReadStep {
+                    read: step.read,
+                    at: ReadingRecord::moment(step.at_steady, step.at_ms),
+                })
+                .collect(),
             confirmed: Cumulative::from_wire(record.confirmed_through, &record.confirmed_ranges)
                 .map_err(|_| bad())?,
             confirmed_read: record.confirmed_read,

@@ -4,8 +4,8 @@ use super::memory::{MemoryDisk, MemoryEngine};
 use super::{Engine, EntryRecord, Order, OtherDevice, RedbEngine, Store, StoreError, Table};
 use crate::catalogue::Catalogue;
 use crate::core::{
-    Home, Moment, Mutation, Named, PostId, Progress, Reading, Server, StoredCatalogue, StoredCursor,
-    StoredOperation, StoredVoid, Ticket, ToShow, Write,
+    Home, Moment, Mutation, Named, PostId, Progress, ReadStep, Reading, Server, StoredCatalogue,
+    StoredCursor, StoredOperation, StoredVoid, Ticket, ToShow, Write,
 };
 use crate::{Entry, Group};
 use std::ops::ControlFlow;
@@ -378,6 +378,10 @@ fn entries_and_positions_are_there_together(disk: &impl Disk) {
         delivered: moment(5),
         read: 1,
         read_at: moment(-6),
+        read_steps: vec![ReadStep {
+            read: 1,
+            at: moment(4),
+        }],
         confirmed: Cumulative::through_to(1),
         confirmed_read: 1,
         kind: StreamKind::Broadcast,

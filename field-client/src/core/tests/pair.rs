@@ -80,7 +80,7 @@ struct World {
     others: u64,
 }
 
-fn office() -> DeviceId {
+pub(super) fn office() -> DeviceId {
     DeviceId::new(900).unwrap()
 }
 
@@ -395,7 +395,7 @@ impl World {
     }
 }
 
-fn put_device(id: DeviceId, of: u32) -> Change {
+pub(super) fn put_device(id: DeviceId, of: u32) -> Change {
     Change::PutDevice(Known {
         id,
         name: "truck".to_owned(),
@@ -409,7 +409,7 @@ fn put_device(id: DeviceId, of: u32) -> Change {
     })
 }
 
-fn since_ever(device: DeviceId) -> Membership {
+pub(super) fn since_ever(device: DeviceId) -> Membership {
     Membership {
         member: Member::Device(device),
         first_seq: 1,
