@@ -302,3 +302,19 @@ fn sizes_of_frames_stay_within_the_table() {
         .check();
     }
 }
+
+#[test]
+fn what_the_steady_clock_shows_costs_a_hello_at_most_fourteen_bytes() {
+    let mut random = Random(0x5eed);
+    let growth = |random: &mut Random| {
+        let hello = wire::Hello {
+            boot: random.u32(1, u32::MAX),
+            // Up to ten years without a new start.
+            uptime_ms: random.between(0, 10 * 366 * 86_400_000),
+            ..Default::default()
+        };
+        hello.encoded_len()
+    };
+    let most = (0..ROUNDS).map(|_| growth(&mut random)).max();
+    assert_eq!(most, Some(12));
+}

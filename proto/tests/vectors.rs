@@ -136,6 +136,8 @@ fn up_frames() -> Vec<(&'static str, wire::UpFrame)> {
         app: "waypost-driver 0.1.0".to_owned(),
         catalogue: 0,
         groups_digest: 0,
+        boot: 0,
+        uptime_ms: 0,
     };
     let frame = |seconds| wire::UpFrame {
         stamp: stamp(93, seconds),
@@ -164,6 +166,17 @@ fn up_frames() -> Vec<(&'static str, wire::UpFrame)> {
                 hello: Some(wire::Hello {
                     catalogue: 14,
                     groups_digest: groups_digest(&groups().groups),
+                    ..hello.clone()
+                }),
+                ..frame(0)
+            },
+        ),
+        (
+            "hello with what the steady clock shows",
+            wire::UpFrame {
+                hello: Some(wire::Hello {
+                    boot: 0x89ab_cdef,
+                    uptime_ms: 432_000_123,
                     ..hello
                 }),
                 ..frame(0)
@@ -257,6 +270,21 @@ fn up_frames() -> Vec<(&'static str, wire::UpFrame)> {
                     read_age_s: 5,
                     ..cursor.clone()
                 }],
+                ..frame(99)
+            },
+        ),
+        (
+            "what was read at two moments",
+            wire::UpFrame {
+                cursors: vec![
+                    wire::Cursor {
+                        stream: 4_711,
+                        read: 2_990,
+                        read_age_s: 3_600,
+                        ..Default::default()
+                    },
+                    cursor.clone(),
+                ],
                 ..frame(99)
             },
         ),
@@ -601,7 +629,8 @@ fn meaning_of_up(frame: &wire::UpFrame) -> Value {
             "positions_digest": format!("{:016x}", hello.positions_digest),
             "incarnation": format!("{:016x}", hello.incarnation),
             "locale": hello.locale, "app": hello.app, "catalogue": hello.catalogue,
-        })).map(|means| with("groups_digest", groups_of(frame), means)),
+        })).map(|means| with("groups_digest", groups_of(frame), means))
+            .map(|means| with("steady_clock", steady_clock_of(frame), means)),
         "positions": frame.positions.as_ref()
             .map(|positions| positions.cursors.iter().map(meaning_of_cursor).collect::<Vec<_>>()),
         "voids": frame.voids.iter().map(|void| json!({
@@ -625,6 +654,11 @@ fn with(key: &str, value: Option<impl Into<Value>>, mut means: Value) -> Value {
 fn groups_of(frame: &wire::UpFrame) -> Option<String> {
     let digest = frame.hello.as_ref()?.groups_digest;
     (digest != 0).then(|| format!("{digest:08x}"))
+}
+
+fn steady_clock_of(frame: &wire::UpFrame) -> Option<Value> {
+    let wire::Hello { boot, uptime_ms, .. } = frame.hello.as_ref()?;
+    (*boot != 0).then(|| json!({ "boot": format!("{boot:08x}"), "uptime_ms": uptime_ms }))
 }
 
 fn meaning_of_reply(reply: &QuickReply) -> Value {
