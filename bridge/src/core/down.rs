@@ -10,6 +10,7 @@ use crate::template::FALLBACK_LOCALE;
 use bytes::Bytes;
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use waypost_proto::wire::{self, SkipReason};
 use waypost_proto::{Cumulative, DeviceId, Epoch, OpNumber, Stamp, StreamId};
 
@@ -21,6 +22,8 @@ const ACCEPTED_RANGES_MAX: usize = 16;
 const DEVICE_RANGES_MAX: usize = 8;
 /// What the head of a run, or a longer length of one, takes of a frame.
 const RUN_BYTES: usize = 20;
+/// A device in session is told what time it is so often, by two bytes in a frame that is due anyway.
+const TELL_TIME_EVERY: Duration = Duration::from_secs(15 * 60);
 
 impl Core {
     /// Makes the outputs that everything handled since the last call asks for.
@@ -195,7 +198,7 @@ impl Core {
             let other_lane = in_frame.is_some_and(|lane| lane != item.lane);
             if frame != empty && (over || other_lane) {
                 let full = std::mem::replace(&mut frame, empty.clone());
-                self.publish(device, full);
+                self.publish(device, full, now);
                 in_frame = None;
             }
             if in_frame.is_none() && item.lane == Lane::Ordinary {
@@ -216,7 +219,7 @@ impl Core {
             item.put(&mut frame);
         }
         if frame != empty {
-            self.publish(device, frame);
+            self.publish(device, frame, now);
         }
         self.note_sent(device, packed, now);
     }
@@ -622,7 +625,13 @@ impl Core {
         name.map(|name| (about, name))
     }
 
-    fn publish(&mut self, device: DeviceId, frame: wire::DownFrame) {
+    fn publish(&mut self, device: DeviceId, mut frame: wire::DownFrame, now: Now) {
+        if let Some(session) = self.sessions.get_mut(&device)
+            && now.monotonic.saturating_duration_since(session.time_told) >= TELL_TIME_EVERY
+        {
+            session.time_told = now.monotonic;
+            frame.stamp = session.stamp(now).to_wire();
+        }
         metrics::counter!("waypost_bridge_frames_sent_total").increment(1);
         self.outputs
             .push_back(Output::Publish(device, Bytes::from(frame.encode_to_vec())));

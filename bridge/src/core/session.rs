@@ -31,6 +31,10 @@ pub(super) struct Session {
     pub(super) hello_steady_ms: i64,
     /// The server's wall clock when the hello arrived.
     pub(super) welcome_ms: i64,
+    /// The same moment by the clock that is not set.
+    began: Instant,
+    /// When the device was last told what time it is.
+    pub(super) time_told: Instant,
     pub(super) phase: Phase,
     /// The store that the device knows, where it is another one.
     pub(super) of_store: Option<Incarnation>,
@@ -150,6 +154,15 @@ pub(super) struct UnderWay {
 }
 
 impl Session {
+    /// The stamp of a frame to the device that tells it how long ago its hello arrived.
+    pub(super) fn stamp(&self, now: Now) -> Stamp {
+        let since = now.monotonic.saturating_duration_since(self.began) + Duration::from_millis(500);
+        Stamp {
+            tag: self.tag,
+            seconds: u32::try_from(since.as_secs()).unwrap_or(u32::MAX),
+        }
+    }
+
     /// A moment of the device's clock: seconds after the hello, less an age.
     pub(super) fn device_ms(&self, stamp: Stamp, age_s: u32) -> i64 {
         self.hello_ms
@@ -375,6 +388,8 @@ impl Core {
             hello_ms,
             hello_steady_ms: i64::try_from(hello.uptime_ms).ok()?,
             welcome_ms: now.wall_ms,
+            began: now.monotonic,
+            time_told: now.monotonic,
             phase: Phase::Opening { wants_positions },
             of_store,
             welcome: Welcome::Awaited,

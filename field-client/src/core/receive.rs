@@ -63,7 +63,8 @@ impl Core {
         // A frame of ours that could not be read is of no session; nothing in it is lost, as it is repeated.
         self.counters.frames_refused +=
             frame.refusals.iter().filter(|refusal| refusal.op == 0).count() as u64;
-        let tag = Stamp::parse(frame.stamp).map(|stamp| stamp.tag);
+        let stamp = Stamp::parse(frame.stamp);
+        let tag = stamp.map(|stamp| stamp.tag);
         match self.session.state {
             SessionState::Waiting { hello, .. } if tag == Some(hello.tag) && frame.welcome.is_some() => {
                 self.inbox.frame_came(payload.len());
@@ -71,7 +72,9 @@ impl Core {
             }
             SessionState::InStep(session) if tag == Some(session.hello.tag) => {
                 self.inbox.frame_came(payload.len());
-                self.take_in(session, &frame, Batch::default(), now);
+                let mut batch = Batch::default();
+                self.note_time_told(session, stamp.map_or(0, |stamp| stamp.seconds), &mut batch, now);
+                self.take_in(session, &frame, batch, now);
             }
             _ if frame.hello_please || tag.is_none() => {}
             _ => {

@@ -8,6 +8,8 @@ use waypost_proto::{SessionTag, Window};
 
 /// A hello that the server asks for is sent at most this often.
 const HELLO_PAUSE: Duration = Duration::from_secs(5);
+/// What the server says of the time in passing is rounded to seconds, and was under way.
+const TIME_TOLD_DOUBT_MS: u64 = 1_000;
 /// Positions in full are sent at most this often for one question: a server that has them and has no entry to send says
 /// nothing that could be told from having lost them.
 const POSITIONS_TIMES_MAX: u32 = 6;
@@ -219,16 +221,28 @@ impl Core {
     pub(super) fn note_contact(&mut self, hello: Hello, welcome_ms: i64, batch: &mut Batch, now: Now) {
         let round_trip = now.mono.saturating_duration_since(hello.at.mono);
         let half_ms = u64::try_from((round_trip / 2).as_millis()).unwrap_or(u64::MAX);
+        self.take_contact(welcome_ms.saturating_add_unsigned(half_ms), half_ms, batch, now);
+    }
+
+    /// In a long session the server tells now and then how long ago the hello arrived: how fast the steady clock runs does
+    /// not have to wait for the next connection.
+    pub(super) fn note_time_told(&mut self, session: InStep, seconds: u32, batch: &mut Batch, now: Now) {
+        if seconds > 0 {
+            let server_ms = session.welcome_ms.saturating_add(i64::from(seconds) * 1_000);
+            self.take_contact(server_ms, TIME_TOLD_DOUBT_MS, batch, now);
+        }
+    }
+
+    fn take_contact(&mut self, server_ms: i64, doubt_ms: u64, batch: &mut Batch, now: Now) {
         let contact = Contact {
             steady: now.reading(),
             wall_ms: now.wall_ms,
-            server_ms: welcome_ms.saturating_add_unsigned(half_ms),
-            doubt_ms: half_ms,
+            server_ms,
+            doubt_ms,
         };
         if self.server_clock.take(contact) {
-            batch
-                .mutations
-                .push(Mutation::PutServerClock(self.server_clock.clone()));
+            let clock = self.server_clock.clone();
+            batch.mutations.push(Mutation::PutServerClock(clock));
         }
     }
 

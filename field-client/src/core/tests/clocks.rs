@@ -282,6 +282,20 @@ impl World {
         self
     }
 
+    /// The device is started anew: its steady clock begins again.
+    fn reboot(mut self) -> Self {
+        self.clock.boot += 1;
+        self.clock.booted_ms = self.clock.counted_ms(self.true_ms);
+        self.device.now = self.clock.now(self.start, self.true_ms);
+        self.restart()
+    }
+
+    /// How wrong the device believes the server's clock to be.
+    fn server_clock_error_ms(&mut self) -> i64 {
+        self.drain();
+        self.device.core.server_ms(self.device.now).unwrap() - BEGIN_MS - self.true_ms
+    }
+
     /// The wall clock is set.
     fn jump(&mut self, by_ms: i64) {
         self.clock.ahead_ms += by_ms;
@@ -441,4 +455,52 @@ fn every_receipt_tells_the_true_moment_within_two_seconds_whatever_the_devices_c
     ] {
         shift(clock, mishap).check(case);
     }
+}
+
+#[test]
+fn what_was_done_before_a_start_of_the_device_is_known_though_its_wall_clock_was_set_right_by_it() {
+    for fast_pct in [0, 10] {
+        let mut world = World::new(DeviceClock::ahead(48 * HOUR_MS).fast(fast_pct));
+        world.connect();
+        for minute in 1..=60 {
+            world.run_until(minute * MINUTE_MS);
+            if minute % 3 == 0 {
+                world.post_from_office();
+            }
+        }
+        world.cut();
+        for minute in (70..=120).step_by(10) {
+            world.run_until(minute * MINUTE_MS);
+            world.post();
+            world.read_next();
+        }
+        let mut world = world.reboot();
+        let shown_ms = world.device.now.wall_ms;
+        world.jump(BEGIN_MS + world.true_ms - shown_ms);
+        world.run_until(130 * MINUTE_MS);
+        world.post();
+        world.connect();
+        world.run_until(140 * MINUTE_MS);
+        world.check(&format!("a start of the device, {fast_pct} % fast"));
+    }
+}
+
+#[test]
+fn in_a_long_session_the_device_learns_how_fast_its_clock_runs() {
+    let mut world = World::new(DeviceClock::ahead(-48 * HOUR_MS).fast(10));
+    world.connect();
+    for minute in 1..=240 {
+        world.run_until(minute * MINUTE_MS);
+        if minute % 5 == 0 {
+            world.post_from_office();
+        }
+    }
+    let in_session = world.server_clock_error_ms();
+    assert!(in_session.abs() < 5_000, "{in_session}");
+    world.cut();
+    world.jump(-3 * HOUR_MS);
+    let mut world = world.restart();
+    world.run_until(360 * MINUTE_MS);
+    let offline = world.server_clock_error_ms();
+    assert!(offline.abs() < 20_000, "{offline}, two hours later");
 }
