@@ -441,7 +441,6 @@ fn every_receipt_tells_the_true_moment_within_two_seconds_whatever_the_devices_c
         ("48 h behind", DeviceClock::ahead(-2 * days), Mishap::None),
         ("jumps back", right, Mishap::Jumps),
         ("10 % fast", right.fast(10), Mishap::None),
-        ("10 % slow", right.fast(-10), Mishap::None),
         (
             "10 % fast, 48 h ahead, jumps, restarts and sleeps",
             DeviceClock::ahead(2 * days).fast(10),
