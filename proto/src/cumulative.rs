@@ -85,6 +85,12 @@ impl Cumulative {
         self.above.last().map_or(self.through, |&(_, last)| last)
     }
 
+    /// How many numbers are in the set.
+    pub fn count(&self) -> u64 {
+        let above = self.above.iter().map(|&(first, last)| last - first + 1);
+        above.fold(self.through, u64::saturating_add)
+    }
+
     /// Whether the set has no number at all.
     pub fn is_empty(&self) -> bool {
         self.through == 0 && self.above.is_empty()
@@ -212,6 +218,7 @@ mod tests {
                 let through = (1..).find(|n| !model.contains(n)).unwrap() - 1;
                 prop_assert_eq!(set.through(), through);
                 prop_assert_eq!(set.highest(), model.last().copied().unwrap_or(0));
+                prop_assert_eq!(set.count(), model.len() as u64);
                 prop_assert_eq!(Cumulative::from_wire(set.through(), &set.to_wire()), Ok(set.clone()));
             }
         }

@@ -8,7 +8,7 @@ use crate::store::{Change, MemberCursor};
 use crate::stream::{Member, StreamKind};
 use prost::Message;
 use sha2::{Digest, Sha256};
-use waypost_proto::wire::{self, RefusalReason};
+use waypost_proto::wire::{self, RefusalReason, VoidReason};
 use waypost_proto::{
     Body, Cumulative, DeviceId, Epoch, Fix, NumberedOperation, OpNumber, Operation, SessionTag, Stamp,
     StreamId, TrackKind, number_operations,
@@ -320,8 +320,19 @@ impl Core {
             let tag = session.tag;
             return self.in_session(device, tag, |session| session.ack_due = true);
         }
+        let before = staged.count();
         if self.take_number(device, epoch, void.first_op, last) {
-            metrics::counter!("waypost_bridge_operations_void_total").increment(u64::from(void.count));
+            // What was taken with its content, or said before, is no news.
+            let news = self.ledgers[&(device, epoch)].staged.count() - before;
+            let reason = void.reason();
+            metrics::counter!("waypost_bridge_voids_total", "reason" => reason.as_str_name()).increment(news);
+            if reason == VoidReason::Thinned {
+                tracing::warn!(
+                    device.id = %device,
+                    operations = news,
+                    "a device had no room left for its history and has thinned it out"
+                );
+            }
         }
     }
 
