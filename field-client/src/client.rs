@@ -8,7 +8,7 @@ use crate::incoming::Offered;
 use crate::options::InvalidOption;
 use crate::status::LinkState;
 use crate::store::StoreError;
-use crate::{Entries, Entry, Group, Options, Status};
+use crate::{Entries, Entry, Group, Options, OutboxBounds, Status};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -230,13 +230,35 @@ pub enum OpenError {
 /// Why an operation was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
-    /// The outbox is at its bound: wait for a link, or tell the person.
-    #[error("{ops} operations with {bytes} bytes wait for the server and the outbox takes no more")]
+    /// The outbox is at its bound, and no history is left in it that could be thinned out: wait for a link, or tell the
+    /// person.
+    #[error(
+        "nothing more can be stored: {ops} of {} operations with {bytes} of {} bytes wait for the server; \
+         get a connection first",
+        bounds.ops_max, bounds.bytes_max
+    )]
     OutboxFull {
         /// Operations that wait.
         ops: usize,
         /// Bytes of their content.
         bytes: u64,
+        /// How many may.
+        bounds: OutboxBounds,
+    },
+    /// The outbox takes no more positions, however thin its history is by now; messages it takes. What was recorded waits
+    /// in memory until there is room, and thins out there.
+    #[error(
+        "no more positions can be stored: {ops} operations with {bytes} bytes wait for the server, and what is left of \
+         {} operations and {} bytes is for messages; get a connection first",
+        bounds.ops_max, bounds.bytes_max
+    )]
+    HistoryFull {
+        /// Operations that wait.
+        ops: usize,
+        /// Bytes of their content.
+        bytes: u64,
+        /// How many may.
+        bounds: OutboxBounds,
     },
     /// The text is empty or longer than 4,096 bytes.
     #[error("a text has 1 to {TEXT_BYTES_MAX} bytes, this one has {0}")]
@@ -361,7 +383,7 @@ impl Client {
     /// than [`Options::track_age`]: that much a power cut may cost.
     ///
     /// # Errors
-    /// [`PostError::BadFix`]; [`PostError::OutboxFull`] where the track that it completes is not taken.
+    /// [`PostError::BadFix`]; [`PostError::HistoryFull`] where the track that it completes is not taken: its fixes wait on.
     pub async fn record(&self, fix: Fix) -> Result<(), PostError> {
         check(&fix)?;
         self.ask(|reply| Command::Record { fix, reply }).await?
@@ -370,7 +392,7 @@ impl Client {
     /// Stores the fixes that wait for their track to fill.
     ///
     /// # Errors
-    /// [`PostError::OutboxFull`]; the fixes wait on.
+    /// [`PostError::HistoryFull`]; the fixes wait on.
     pub async fn flush(&self) -> Result<(), PostError> {
         self.ask(Command::Flush).await?
     }
@@ -388,7 +410,7 @@ impl Client {
     /// stored. `fixes` in any order; they are put in the order of their times.
     ///
     /// # Errors
-    /// [`PostError`]; after `OutboxFull` the part before the bound is stored.
+    /// [`PostError`]; after `HistoryFull` the part before the bound is stored.
     pub async fn put_recording(&self, mut fixes: Vec<Fix>) -> Result<Vec<Posted>, PostError> {
         fixes.iter().try_for_each(check)?;
         fixes.sort_by_key(|fix| fix.at_ms);

@@ -13,7 +13,7 @@ use crate::catalogue::Catalogue;
 use crate::client::{OpenError, Outcome, PostError, Posted, Refused, ReplyMessage};
 use crate::connection::{Ended, LinkEvent, Settings, ToServer};
 use crate::core::backoff::Backoff;
-use crate::core::{Config, Core, Draft, Event, Makes, Now, PostId, Progress, Ticket};
+use crate::core::{Config, Core, Draft, Event, Fill, Makes, NotTaken, Now, PostId, Progress, Ticket};
 use crate::incoming::{Offered, Withdrawn};
 use crate::link::{self, Addresses, Attempt};
 use crate::options::LinkAtStart;
@@ -169,6 +169,7 @@ pub(crate) async fn start(
         replies: BTreeMap::new(),
         outcomes: Outcomes::default(),
         drained: Vec::new(),
+        held: None,
         catalogue_waits: Vec::new(),
         addresses: Addresses::new(credentials.servers, backoff),
         tls: Arc::new(Tls::new(credentials.authority, credentials.file)),
@@ -301,6 +302,8 @@ struct Engine {
     replies: BTreeMap<Ticket, Vec<Reply>>,
     outcomes: Outcomes,
     drained: Vec<oneshot::Sender<()>>,
+    /// A command that waits for history to be thinned; no other is taken meanwhile.
+    held: Option<Command>,
     /// Callers that have given up are dropped with the next one that waits.
     catalogue_waits: Vec<oneshot::Sender<Catalogue>>,
     addresses: Addresses,
@@ -361,7 +364,7 @@ impl Engine {
             biased;
             done = self.done.recv() => WakeUp::Done(done),
             event = receive(events), if takes_input => WakeUp::Link(event),
-            command = self.commands.recv(), if takes_input => WakeUp::Command(command),
+            command = self.commands.recv(), if takes_input && self.held.is_none() => WakeUp::Command(command),
             () = room(outgoing) => WakeUp::Room,
             () = room(screen) => WakeUp::Room,
             _ = self.jobs.sender.reserve(), if !self.jobs.waiting.is_empty() => WakeUp::Room,
@@ -383,7 +386,13 @@ impl Engine {
                 self.close().await;
                 return Ok(Flow::Stop);
             }
-            WakeUp::Done(done) => return Ok(self.handle_done(done, now)),
+            WakeUp::Done(done) => {
+                let flow = self.handle_done(done, now);
+                if let Some(command) = self.held.take() {
+                    self.handle_command(command, now);
+                }
+                return Ok(flow);
+            }
             WakeUp::Link(Some(event)) => self.handle_link(event, now),
             WakeUp::Link(None) => self.handle_link_end().await,
             WakeUp::Room => {}
@@ -586,17 +595,18 @@ impl Engine {
     }
 
     fn post(&mut self, draft: Draft, reply: oneshot::Sender<Result<Posted, PostError>>, now: Now) {
-        match self.core.post(draft, now) {
+        match self.core.post(draft.clone(), now) {
             Ok((id, op, ticket)) => {
                 let stream = self.core.destination(id);
                 self.reply_when_stored(Some(ticket), reply, Ok(Posted { id, op, stream }));
             }
-            Err(full) => {
-                let _ = reply.send(Err(PostError::OutboxFull {
-                    ops: full.ops,
-                    bytes: full.bytes,
-                }));
-            }
+            Err(why) => match refusal(why) {
+                Some(error) => drop(reply.send(Err(error))),
+                None => {
+                    let draft = Box::new(draft);
+                    self.held = Some(Command::Post { draft, reply });
+                }
+            },
         }
     }
 
@@ -611,7 +621,7 @@ impl Engine {
         }
     }
 
-    /// Stores a track. Where the outbox is full its fixes stay in the recorder, which thins what it cannot hold.
+    /// Stores a track. Where the outbox does not take it its fixes stay in the recorder, which thins what it cannot hold.
     fn post_track(
         &mut self,
         track: Vec<Fix>,
@@ -625,13 +635,14 @@ impl Engine {
                     self.reply_when_stored(Some(ticket), reply, Ok(()));
                 }
             }
-            Err(full) => {
-                self.recorder.put_back(track, now.mono);
-                if let Some(reply) = reply {
-                    let _ = reply.send(Err(PostError::OutboxFull {
-                        ops: full.ops,
-                        bytes: full.bytes,
-                    }));
+            Err(why) => {
+                let (gone, error_m) = self.recorder.put_back(track, now.mono);
+                self.core.note_fixes_refused(gone, error_m);
+                match (refusal(why), reply) {
+                    (Some(error), Some(reply)) => drop(reply.send(Err(error))),
+                    (None, Some(reply)) => self.held = Some(Command::Flush(reply)),
+                    // Its time comes again.
+                    (_, None) => {}
                 }
             }
         }
@@ -854,16 +865,26 @@ impl Engine {
 
     /// Stores what waits in memory and says good-bye.
     async fn close(&mut self) {
-        let now = now();
-        self.flush_track(now, None);
+        self.flush_track(now(), None);
         self.wish = LinkWish::Paused;
         self.drain();
-        while self.core.writes_pending() > 0 {
+        // Fixes may have to wait for history to be thinned.
+        while self.core.writes_pending() > 0 || (self.recorder.waiting() > 0 && self.core.is_thinning()) {
             let done = self.done.recv().await;
-            if self.handle_done(done, self::now()) == Flow::Stop {
+            let now = now();
+            if self.handle_done(done, now) == Flow::Stop {
                 return;
             }
+            self.flush_track(now, None);
             self.drain();
+        }
+        let fixes = self.recorder.waiting();
+        if fixes > 0 {
+            tracing::warn!(
+                device.id = %self.identity.device,
+                fixes,
+                "closing loses the last positions: the outbox takes no more before there is a link"
+            );
         }
         if let Some(mut attempt) = self.attempt.take()
             && self.link_state.borrow().is_connected()
@@ -902,6 +923,7 @@ impl Engine {
             link: self.link_state.borrow().clone(),
             waiting_ops: self.core.waiting_ops() as u64,
             waiting_bytes: self.core.waiting_bytes(),
+            bounds: self.core.bounds(),
             parked: self.core.parked(),
             unshown_entries: self.core.unshown() as u64,
             office_stream: self.core.office_stream(),
@@ -934,6 +956,19 @@ impl Jobs {
                 // The store's thread has failed; its last word is on the way.
                 Err(mpsc::error::TrySendError::Closed(_)) => return,
             }
+        }
+    }
+}
+
+/// What the caller is told; `None` where there will be room soon.
+fn refusal(why: NotTaken) -> Option<PostError> {
+    match why {
+        NotTaken::Soon => None,
+        NotTaken::HistoryFull(Fill { ops, bytes, bounds }) => {
+            Some(PostError::HistoryFull { ops, bytes, bounds })
+        }
+        NotTaken::OutboxFull(Fill { ops, bytes, bounds }) => {
+            Some(PostError::OutboxFull { ops, bytes, bounds })
         }
     }
 }

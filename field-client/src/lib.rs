@@ -62,5 +62,5 @@ pub use entry::Entry;
 pub use group::Group;
 pub use incoming::{Entries, Incoming};
 pub use options::{InvalidOption, LinkAtStart, Options};
-pub use status::{Counters, LinkState, Parked, Status};
+pub use status::{Counters, LinkState, OutboxBounds, Parked, Status};
 pub use store::StoreError;

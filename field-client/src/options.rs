@@ -6,10 +6,11 @@ use waypost_proto::TopicPrefix;
 /// Settings of a client. `Options::default()` is right for a vehicle.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Operations that may wait for the server; the next one is refused as
-    /// [`PostError::OutboxFull`](crate::PostError::OutboxFull). 100,000.
+    /// Operations that may wait for the server. From 7/8 on history thins out; at 15/16 positions are refused as
+    /// [`PostError::HistoryFull`](crate::PostError::HistoryFull), at the whole messages as
+    /// [`PostError::OutboxFull`](crate::PostError::OutboxFull). 100,000: a month of driving, and about 20 MB of memory.
     pub outbox_ops_max: usize,
-    /// Bytes of their content; refused in the same way. 256 MB.
+    /// Bytes of their content, in the same way. 256 MB.
     pub outbox_bytes_max: u64,
     /// Sent and not yet accepted, at most: beyond it sending pauses until something is accepted. Within it the window
     /// follows the link, from two frames on: what is under way on a 2 kB/s link is about that. 16 kB.

@@ -13,6 +13,8 @@ pub struct Status {
     pub waiting_ops: u64,
     /// Bytes of their content.
     pub waiting_bytes: u64,
+    /// How many operations may wait, with how many bytes.
+    pub bounds: OutboxBounds,
     /// Operations that the server will not apply, oldest first; the newest 1,000 are kept.
     pub parked: Vec<Parked>,
     /// Entries that are stored and not yet confirmed as shown.
@@ -32,6 +34,19 @@ pub struct Status {
     pub epoch: Epoch,
     /// What was counted since the client was opened.
     pub counters: Counters,
+}
+
+/// What the outbox takes. History thins out at 7/8, before anything is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxBounds {
+    /// Operations that may wait, [`Options::outbox_ops_max`](crate::Options::outbox_ops_max).
+    pub ops_max: u64,
+    /// Bytes of their content, [`Options::outbox_bytes_max`](crate::Options::outbox_bytes_max).
+    pub bytes_max: u64,
+    /// Positions are taken while fewer operations than this wait: 15/16; what is left is for messages.
+    pub history_ops_max: u64,
+    /// The same for bytes.
+    pub history_bytes_max: u64,
 }
 
 /// The link to the server.
@@ -111,6 +126,22 @@ pub struct Counters {
     pub ops_put_off: u64,
     /// Operations refused to the caller because the outbox was full.
     pub ops_over_bound: u64,
+    /// Operations of history that were put together with others, or given up, for want of room.
+    pub ops_thinned: u64,
+    /// Fixes that went with them: what the server gets is coarser by these.
+    pub fixes_thinned: u64,
+    /// Fixes that were recorded while the outbox took no positions, and for which there was no room to wait.
+    pub fixes_refused: u64,
+    /// How far at most the way that is told is from one of these fixes at its moment; metres, rounded up.
+    pub thinning_error_m: u32,
+    /// Refused operations that are not listed any more, as there were more than 1,000.
+    pub parked_forgotten: u64,
+    /// Accepted operations, of more than 10,000 whose entries had not come, that will show as ones that this device
+    /// cannot show.
+    pub accepted_forgotten: u64,
+    /// Accepted operations, of more than 20,000 in seven days, that a server which is put back from a backup would not
+    /// get again.
+    pub kept_forgotten: u64,
     /// Entries stored.
     pub entries_stored: u64,
     /// Entries that came again and were ignored.

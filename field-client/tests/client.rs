@@ -525,6 +525,55 @@ async fn bounds_and_bad_texts_are_refused_with_their_reason() {
 }
 
 #[tokio::test]
+async fn history_gives_way_to_messages_and_the_status_says_how_wrong_it_is() {
+    let folder = tempdir().unwrap();
+    let small = || Options {
+        outbox_ops_max: 64,
+        track_fixes: 10,
+        ..options()
+    };
+    let client = Client::open(nowhere(), folder.path(), small()).await.unwrap();
+    for second in 0..1_000i64 {
+        let turns = (second as f64 / 90.0).sin() / 100.0;
+        let fix = Fix::from_degrees(1_700_000_000_000 + second * 1_000, 52.0 + turns, 13.0).unwrap();
+        client.record(fix).await.unwrap();
+    }
+    let status = client.status().await.unwrap();
+    assert!(status.waiting_ops < status.bounds.history_ops_max, "{status:?}");
+    assert!(status.counters.ops_thinned > 20, "{status:?}");
+    // At once: those that find no room wait for history to thin.
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..60 {
+        let client = client.clone();
+        tasks.spawn(async move { client.post_text(Message::to_office(format!("{number}"))).await });
+    }
+    assert!(tasks.join_all().await.iter().all(Result::is_ok));
+    let mut written = 60;
+    let full = loop {
+        match client.post_text(Message::to_office("one more")).await {
+            Ok(_) => written += 1,
+            Err(full) => break full,
+        }
+    };
+    let words = full.to_string();
+    assert!(words.contains("64 of 64 operations"), "{words}");
+    let fix = Fix::from_degrees(1_700_100_000_000, 52.0, 13.0).unwrap();
+    client.record(fix).await.unwrap();
+    let full = client.flush().await;
+    assert!(matches!(full, Err(PostError::HistoryFull { .. })), "{full:?}");
+    let status = client.status().await.unwrap();
+    assert_eq!(status.counters.ops_over_bound, 2);
+    client.close().await.unwrap();
+    let client = Client::open(nowhere(), folder.path(), small()).await.unwrap();
+    let after = client.status().await.unwrap();
+    assert_eq!(
+        (after.waiting_ops, after.waiting_bytes),
+        (status.waiting_ops, status.waiting_bytes)
+    );
+    assert!((61..=64).contains(&written), "{written}");
+}
+
+#[tokio::test]
 async fn many_callers_share_one_sync_of_the_disk() {
     let folder = tempdir().unwrap();
     let client = Client::open(nowhere(), folder.path(), options()).await.unwrap();

@@ -5,6 +5,7 @@ use super::inbox::Early;
 use super::outbox::{Lane, Outbox};
 use super::server_clock::ServerClock;
 use super::session::{Hello, InStep, Positions, SessionState};
+use super::voids::VOIDS_APART_MAX;
 use super::{Core, Now, PostId};
 use prost::Message;
 use std::time::Duration;
@@ -213,14 +214,22 @@ impl Core {
         if frame.hello.is_some() {
             return; // They wait for the welcome, which may cover them.
         }
+        let touches = |first: u64| self.accepted.contains(first - 1);
+        let under_way = self.voids.iter().filter(|(_, void)| void.sent.is_some());
+        let mut apart = under_way.filter(|(first, _)| !touches(first.number())).count();
         for (first, void) in &mut self.voids {
+            let touches = touches(first.number());
+            if !void.stored || void.sent.is_some() || (!touches && apart >= VOIDS_APART_MAX) {
+                continue;
+            }
             let range = wire::VoidRange {
                 first_op: first.number(),
                 count: void.count,
                 reason: void.reason.into(),
             };
-            if void.stored && void.sent.is_none() && room.take(2 + range.encoded_len()) {
+            if room.take(2 + range.encoded_len()) {
                 void.sent = Some(now.mono);
+                apart += usize::from(!touches);
                 frame.voids.push(range);
             }
         }

@@ -19,6 +19,7 @@
 //! else. Repetition is the core's; connecting again is the rim's, with [`backoff`].
 
 pub(crate) mod backoff;
+mod bounds;
 mod clock;
 mod compose;
 mod inbox;
@@ -29,6 +30,8 @@ mod repetition;
 mod restored;
 mod server_clock;
 mod session;
+mod thinning;
+mod voids;
 mod write;
 
 #[cfg(test)]
@@ -40,10 +43,12 @@ mod tests;
 
 pub use write::PostId;
 
+pub(crate) use bounds::{Fill, NotTaken};
 pub(crate) use clock::{Boot, Moment, Now, Reading, Steady};
 pub(crate) use compose::{Outgoing, Qos};
 pub(crate) use known::{Grant, Topics};
 pub(crate) use server_clock::{Contact, ServerClock};
+pub(crate) use thinning::{Thinned, thin};
 pub(crate) use write::{
     Effect, Home, Makes, Mutation, Named, Progress, ReadStep, Server, StoredCatalogue, StoredCursor,
     StoredOperation, StoredVoid, Ticket, ToShow, Write,
@@ -52,6 +57,7 @@ pub(crate) use write::{
 use crate::Group;
 use crate::fault::{self, Fault};
 use crate::status::{Counters, Parked};
+use bounds::Thinning;
 use compose::FRAME_BYTES_TARGET;
 use inbox::Inbox;
 use known::Known;
@@ -60,7 +66,8 @@ use repetition::Repetition;
 use restored::Kept;
 use session::{Session, SessionState};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use voids::Void;
 use waypost_proto::wire::{self, RefusalReason, VoidReason};
 use waypost_proto::{
     Cumulative, DeviceId, Epoch, Fix, OpNumber, Operation, Seq, SessionTag, StreamId, TrackKind, Window,
@@ -135,13 +142,6 @@ impl Draft {
     }
 }
 
-/// The outbox takes no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct OutboxFull {
-    pub(crate) ops: usize,
-    pub(crate) bytes: u64,
-}
-
 /// Something that the app should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -161,15 +161,6 @@ pub(crate) enum Event {
     EpochUsed,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Void {
-    count: u32,
-    reason: VoidReason,
-    /// Its write is on disk.
-    stored: bool,
-    sent: Option<Instant>,
-}
-
 /// The device's side of the protocol.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -184,6 +175,7 @@ pub(crate) struct Core {
     outbox: Outbox,
     inbox: Inbox,
     kept: Kept,
+    thinning: Thinning,
     voids: BTreeMap<OpNumber, Void>,
     session: Session,
     repetition: Repetition,
@@ -211,17 +203,6 @@ impl Core {
         for (stream, entries) in loaded.unshown {
             inbox.restore_unshown(stream, &entries);
         }
-        let void = |void: StoredVoid| {
-            (
-                void.first,
-                Void {
-                    count: void.count,
-                    reason: void.reason,
-                    stored: true,
-                    sent: None,
-                },
-            )
-        };
         Self {
             config,
             epoch: loaded.epoch,
@@ -233,7 +214,10 @@ impl Core {
             outbox: Outbox::default(),
             inbox,
             kept: Kept::default(),
-            voids: loaded.voids.into_iter().map(void).collect(),
+            thinning: Thinning::default(),
+            voids: (loaded.voids.iter())
+                .map(|void| (void.first, Void::restored(void)))
+                .collect(),
             session: Session::new(loaded.last_tag),
             repetition: Repetition::new(),
             window,
@@ -256,16 +240,10 @@ impl Core {
     /// in the office stream: to the entry that it names, or else to the newest one that is held.
     ///
     /// # Errors
-    /// [`OutboxFull`] at `outbox_ops_max` or `outbox_bytes_max`; nothing was taken then.
-    pub(crate) fn post(&mut self, draft: Draft, now: Now) -> Result<(PostId, OpNumber, Ticket), OutboxFull> {
-        use prost::Message;
+    /// [`NotTaken`] at `outbox_ops_max` or `outbox_bytes_max`, and for positions a little earlier; nothing was taken then.
+    pub(crate) fn post(&mut self, draft: Draft, now: Now) -> Result<(PostId, OpNumber, Ticket), NotTaken> {
         let draft = self.homeward(draft);
-        let (ops, bytes) = (self.outbox.waiting_ops(), self.outbox.waiting_bytes());
-        let more = draft.content.encoded_len() as u64;
-        if ops >= self.config.outbox_ops_max || bytes.saturating_add(more) > self.config.outbox_bytes_max {
-            self.counters.ops_over_bound += 1;
-            return Err(OutboxFull { ops, bytes });
-        }
+        self.make_room(&draft, now)?;
         let Draft {
             mut content,
             mut home,
@@ -292,6 +270,7 @@ impl Core {
         batch.mutations.push(Mutation::PutOperation(stored));
         batch.effects.push(Effect::OperationStored(id));
         let ticket = self.write(batch, now).expect("the batch has a mutation");
+        self.thin_if_due(now);
         Ok((id, op, ticket))
     }
 
@@ -378,6 +357,7 @@ impl Core {
     /// Contents that [`poll_load`](Self::poll_load) asked for; `None` where the store has lost one, which is then
     /// given up with a reason to show.
     pub(crate) fn handle_loaded(&mut self, id: PostId, content: Option<wire::Operation>, now: Now) {
+        self.thinning_loaded(id, content.as_ref(), now);
         match content {
             Some(content) => {
                 self.outbox.loaded(id, content);
@@ -398,7 +378,7 @@ impl Core {
 
     /// Operations whose contents the store is asked for.
     pub(crate) fn poll_load(&mut self) -> Option<Vec<PostId>> {
-        self.outbox.poll_wanted()
+        self.outbox.poll_wanted().or_else(|| self.poll_thinning_wanted())
     }
 
     /// The next event.
@@ -528,11 +508,8 @@ impl Core {
                     self.counters.ops_refused += 1;
                     self.events.push_back(Event::Refused { id, reason });
                 }
-                Effect::VoidStored(first) => {
-                    if let Some(void) = self.voids.get_mut(&first) {
-                        void.stored = true;
-                    }
-                }
+                Effect::VoidStored(void) => self.void_stored(void),
+                Effect::Thinned { ops, fixes, error_m } => self.thinned(ops, fixes, error_m, now),
                 Effect::Held {
                     incarnation: of,
                     stream,
@@ -570,25 +547,10 @@ impl Core {
         batch.effects.push(Effect::Parked { id, reason });
         self.put_void(op, 1, VoidReason::Refused, batch);
         if let Some(oldest) = self.outbox.parked_beyond(PARKED_MAX) {
+            self.counters.parked_forgotten += 1;
             self.outbox.forget(oldest);
             batch.mutations.push(Mutation::Forget(oldest));
         }
-    }
-
-    fn put_void(&mut self, first: OpNumber, count: u32, reason: VoidReason, batch: &mut Batch) {
-        self.voids.insert(
-            first,
-            Void {
-                count,
-                reason,
-                stored: false,
-                sent: None,
-            },
-        );
-        batch
-            .mutations
-            .push(Mutation::PutVoid(StoredVoid { first, count, reason }));
-        batch.effects.push(Effect::VoidStored(first));
     }
 
     /// Reserves the tag of the next hello; it may be used once it is on disk.

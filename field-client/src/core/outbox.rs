@@ -65,9 +65,23 @@ pub(crate) struct Item {
     pub(crate) state: State,
     /// Whether the server may have seen it: sent by this process, or stored by an earlier one.
     pub(crate) may_be_known: bool,
+    /// What is known of it where it is history that may be thinned out.
+    pub(crate) trail: Option<Trail>,
     stored: bool,
     loading: bool,
-    content: Option<wire::Operation>,
+    /// Boxed, as most items have none in memory.
+    content: Option<Box<wire::Operation>>,
+}
+
+/// A track of where the device has been, without its fixes. A recording has none: it is on file under a name that
+/// somebody was told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Trail {
+    pub(crate) fixes: u16,
+    /// How wrong it is at most, in metres, for want of fixes that went since the client was opened.
+    pub(crate) error_m: f32,
+    /// Nothing more of it can go.
+    pub(crate) is_thinnest: bool,
 }
 
 /// What of one stream and class waits and is under way.
@@ -377,7 +391,12 @@ impl Outbox {
         if self.items.get(&id)?.content.is_none() {
             self.want_from(id);
         }
-        self.items.get(&id)?.content.as_ref()
+        self.content_at_hand(id)
+    }
+
+    /// Its content, where it is in memory.
+    pub(crate) fn content_at_hand(&self, id: PostId) -> Option<&wire::Operation> {
+        self.items.get(&id)?.content.as_deref()
     }
 
     /// Operations whose contents are to be read from the store; each is asked for once.
@@ -390,13 +409,47 @@ impl Outbox {
         let Some(item) = self.items.get_mut(&id) else {
             return false;
         };
-        item.loading = false;
-        if !matches!(item.state, State::Ready | State::Held | State::Sent { .. }) || item.content.is_some() {
+        let wanted = std::mem::take(&mut item.loading);
+        let waits = matches!(item.state, State::Ready | State::Held | State::Sent { .. });
+        if !wanted || !waits || item.content.is_some() {
             return false;
         }
         self.content_bytes += item.bytes;
-        item.content = Some(content);
+        item.content = Some(Box::new(content));
         true
+    }
+
+    /// Tracks that may be sent and are not under way, from one name on in their order.
+    pub(crate) fn ready_tracks(&self, from: PostId) -> impl Iterator<Item = (PostId, &Item)> + '_ {
+        let queue = self.queues.get(&(Lane::Track, None));
+        let ready = queue.into_iter().flat_map(move |queue| queue.ready.range(from..));
+        ready.filter_map(|&id| Some((id, self.items.get(&id)?)))
+    }
+
+    /// Nothing more of a track can go.
+    pub(crate) fn mark_thinnest(&mut self, id: PostId) {
+        if let Some(trail) = self.items.get_mut(&id).and_then(|item| item.trail.as_mut()) {
+            trail.is_thinnest = true;
+        }
+    }
+
+    /// A track that was never sent has another content, whose write is under way: it is not sent before that is on disk.
+    pub(crate) fn refill(&mut self, id: PostId, content: &wire::Operation, error_m: f64) {
+        use prost::Message;
+        self.leave_queue(id);
+        let Some(item) = self.items.get_mut(&id) else {
+            return;
+        };
+        let freed = item.content.take().map_or(0, |_| item.bytes);
+        self.content_bytes -= freed;
+        self.waiting_bytes -= item.bytes as u64;
+        item.bytes = content.encoded_len();
+        self.waiting_bytes += item.bytes as u64;
+        item.trail = Trail::of(content).map(|trail| Trail {
+            error_m: error_m as f32,
+            ..trail
+        });
+        (item.state, item.stored, item.loading) = (State::Held, false, false);
     }
 
     /// It stands in a frame that leaves now.
@@ -552,7 +605,8 @@ impl Item {
             may_be_known: false,
             stored: false,
             loading: false,
-            content: Some(stored.content.clone()),
+            trail: Trail::of(&stored.content),
+            content: Some(Box::new(stored.content.clone())),
         }
     }
 
@@ -570,6 +624,19 @@ impl Item {
             Makes::Nothing
         } else {
             Makes::Entry
+        }
+    }
+}
+
+impl Trail {
+    fn of(content: &wire::Operation) -> Option<Self> {
+        match &content.body {
+            Some(wire::operation::Body::Track(track)) if !track.recording => Some(Self {
+                fixes: u16::try_from(track.lat_e7.len()).unwrap_or(u16::MAX),
+                error_m: 0.0,
+                is_thinnest: false,
+            }),
+            _ => None,
         }
     }
 }

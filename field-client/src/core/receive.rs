@@ -273,7 +273,7 @@ impl Core {
             self.accepted = all;
             batch.mutations.push(Mutation::Accepted(self.accepted.clone()));
         }
-        let is_covered = |(&first, void): (&OpNumber, &super::Void)| {
+        let is_covered = |(&first, void): (&OpNumber, &super::voids::Void)| {
             let last = first.number() + u64::from(void.count) - 1;
             let known =
                 accepted.contains(first.number()) && accepted.first_missing_after(first.number()) > last;
@@ -306,6 +306,7 @@ impl Core {
             batch.mutations.push(Mutation::Forget(id));
         }
         if let Some(oldest) = self.outbox.accepted_beyond(ACCEPTED_MAX) {
+            self.counters.accepted_forgotten += 1;
             self.outbox.forget(oldest);
             batch.mutations.push(Mutation::Forget(oldest));
         }

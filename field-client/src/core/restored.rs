@@ -64,6 +64,7 @@ impl Core {
         };
         self.kept.0.insert(op, kept);
         while let Some(op) = self.kept.overdue(now) {
+            self.counters.kept_forgotten += u64::from(self.kept.0.len() > KEPT_OPS_MAX);
             self.kept.0.remove(&op);
             batch.mutations.push(Mutation::DropKept(op));
         }

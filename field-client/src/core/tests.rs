@@ -1,5 +1,6 @@
 //! What the core promises, driven by plain values and a clock that stands still until it is moved.
 
+mod bounds;
 mod clocks;
 mod known;
 mod pair;
@@ -7,7 +8,7 @@ mod restored;
 
 use super::harness::{Device, Disk, device_id, op, own, run, seq, stream, text, to_office, urgent};
 use super::outbox::CONTENT_BYTES_MAX;
-use super::{Draft, Event, Makes, Mutation, OutboxFull, Progress, Qos};
+use super::{Draft, Event, Fill, Makes, Mutation, NotTaken, Progress, Qos};
 use prost::Message;
 use std::time::Duration;
 use waypost_proto::wire::{self, RefusalReason, VoidReason};
@@ -934,7 +935,7 @@ fn a_full_outbox_says_so_and_takes_nothing() {
     device.post(text(stream(4), "one"));
     device.post(text(stream(4), "two"));
     let full = device.core.post(text(stream(4), "three"), device.now);
-    assert!(matches!(full, Err(OutboxFull { ops: 2, .. })));
+    assert!(matches!(full, Err(NotTaken::OutboxFull(Fill { ops: 2, .. }))));
     assert_eq!(device.core.counters().ops_over_bound, 1);
     device.in_step();
     device.receive(&accepted(&device, 1));

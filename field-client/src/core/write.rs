@@ -143,6 +143,8 @@ pub(crate) enum Mutation {
     Server(Server),
     /// A new operation.
     PutOperation(StoredOperation),
+    /// An operation that was never sent says something else: a track that was thinned.
+    Refill { id: PostId, content: wire::Operation },
     /// The office stream is known now.
     Settle { id: PostId, stream: StreamId },
     /// How far operations have come.
@@ -223,7 +225,9 @@ pub(crate) enum Effect {
     /// The refusal may be shown, and the number sent as void.
     Parked { id: PostId, reason: RefusalReason },
     /// The numbers may be sent as void.
-    VoidStored(OpNumber),
+    VoidStored(StoredVoid),
+    /// A step of thinning is done: so many operations went, with so many fixes; history may be wrong by so much.
+    Thinned { ops: usize, fixes: usize, error_m: u32 },
     /// Entries may be reported and shown; `held` is what the stream now holds.
     Held {
         incarnation: Incarnation,

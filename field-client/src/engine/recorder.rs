@@ -1,12 +1,13 @@
 //! Fixes on their way to becoming tracks.
 
+use crate::core::{Thinned, thin};
 use std::time::{Duration, Instant};
 use waypost_proto::{Fix, TRACK_FIXES_MAX};
 
 /// Gathers fixes until they make a track.
 ///
-/// Bound: where the outbox takes no track, up to [`TRACK_FIXES_MAX`] fixes wait; then every second one is thinned
-/// out, so that a long way at a coarse grain is left rather than the end of it.
+/// Bound: where the outbox takes no track, up to [`TRACK_FIXES_MAX`] fixes wait; then half of them go, those that the way
+/// misses least, so that a long way at a coarse grain is left rather than the end of it.
 #[derive(Debug)]
 pub(super) struct Recorder {
     fixes: Vec<Fix>,
@@ -55,20 +56,27 @@ impl Recorder {
         (!self.fixes.is_empty()).then(|| std::mem::take(&mut self.fixes))
     }
 
-    /// The outbox did not take a track.
-    pub(super) fn put_back(&mut self, mut track: Vec<Fix>, now: Instant) {
+    /// How many fixes wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.fixes.len()
+    }
+
+    /// The outbox did not take a track. Returns how many fixes had to go, and how wrong the way is without them, in metres.
+    pub(super) fn put_back(&mut self, mut track: Vec<Fix>, now: Instant) -> (usize, f64) {
         track.append(&mut self.fixes);
-        while track.len() >= TRACK_FIXES_MAX {
-            let mut keep = false;
-            track.retain(|_| {
-                keep = !keep;
-                keep
-            });
-        }
         // They were in order within themselves; a track that went back in time came before the rest.
         track.sort_by_key(|fix| fix.at_ms);
-        self.fixes = track;
         self.first_at = Some(now);
+        let (before, mut error_m) = (track.len(), 0.0);
+        if before >= TRACK_FIXES_MAX {
+            let thinned = thin(&track, TRACK_FIXES_MAX / 2, Duration::MAX);
+            Thinned {
+                fixes: track,
+                error_m,
+            } = thinned;
+        }
+        self.fixes = track;
+        (before - self.fixes.len(), error_m)
     }
 }
 
@@ -99,14 +107,16 @@ mod tests {
     fn a_full_outbox_thins_what_waits_and_keeps_both_ends_of_the_way() {
         let start = Instant::now();
         let mut recorder = Recorder::new(10, Duration::from_secs(30));
-        for at in 0..100_000 {
+        let mut gone = 0;
+        for at in 0..6_000 {
             if let Some(track) = recorder.record(fix(at), start) {
-                recorder.put_back(track, start);
+                gone += recorder.put_back(track, start).0;
             }
         }
         let track = recorder.take().unwrap();
+        assert_eq!(track.len() + gone, 6_000, "what went is counted");
         assert!(track.len() < TRACK_FIXES_MAX, "{}", track.len());
         assert_eq!(track[0], fix(0));
-        assert!(track.last().unwrap().at_ms > 99_000);
+        assert!(track.last().unwrap().at_ms > 5_900);
     }
 }

@@ -284,6 +284,10 @@ pub struct StatusReport {
     pub waiting: u64,
     /// Bytes of their content.
     pub waiting_bytes: u64,
+    /// How many operations may wait; positions are refused at 15/16 of it.
+    pub waiting_max: u64,
+    /// How many bytes may.
+    pub waiting_bytes_max: u64,
     /// Operations that the server will not apply.
     pub parked: Vec<ParkedReport>,
     /// Entries that are stored and not yet confirmed as shown.
@@ -397,6 +401,16 @@ pub struct CountersReport {
     pub ops_accepted: u64,
     /// Operations refused for good.
     pub ops_refused: u64,
+    /// Operations that were not taken, as the outbox was full.
+    pub ops_over_bound: u64,
+    /// Operations of history that were put together or given up for want of room.
+    pub ops_thinned: u64,
+    /// Fixes that went with them.
+    pub fixes_thinned: u64,
+    /// Fixes for which there was no room at all.
+    pub fixes_refused: u64,
+    /// How wrong the history is at most without these fixes, in metres.
+    pub thinning_error_m: u32,
     /// Entries stored.
     pub entries_stored: u64,
     /// Entries that came again and were ignored.
@@ -429,6 +443,8 @@ impl StatusReport {
             detail,
             waiting: status.waiting_ops,
             waiting_bytes: status.waiting_bytes,
+            waiting_max: status.bounds.ops_max,
+            waiting_bytes_max: status.bounds.bytes_max,
             parked: parked.collect(),
             unshown: status.unshown_entries,
             office_stream: status.office_stream.map(|stream| stream.to_string()),
@@ -446,6 +462,11 @@ impl StatusReport {
                 ops_repeated: counters.ops_repeated,
                 ops_accepted: counters.ops_accepted,
                 ops_refused: counters.ops_refused,
+                ops_over_bound: counters.ops_over_bound,
+                ops_thinned: counters.ops_thinned,
+                fixes_thinned: counters.fixes_thinned,
+                fixes_refused: counters.fixes_refused,
+                thinning_error_m: counters.thinning_error_m,
                 entries_stored: counters.entries_stored,
                 entries_repeated: counters.entries_repeated,
             },

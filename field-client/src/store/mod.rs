@@ -446,6 +446,9 @@ fn apply(transaction: &mut dyn Transaction, device: DeviceId, mutation: &Mutatio
             put_number(transaction, NEXT_POST, stored.id.number() + 1)?;
             put_operation(transaction, stored, Progress::Waiting)
         }
+        Mutation::Refill { id, content } => {
+            change_operation(transaction, *id, |stored, _| stored.content = content.clone())
+        }
         Mutation::Settle { id, stream } => change_operation(transaction, *id, |stored, _| {
             if stored.home == Home::Office {
                 stored.home = Home::Settled;
@@ -593,6 +596,11 @@ fn own_entry(
             let (stored, _) = OperationRecord::read(&key, &record)?;
             return Ok(EntryRecord::own(device, stream, seq, &stored));
         }
+    }
+    // Accepted so long ago that the outbox has let go of it.
+    if let Some(record) = transaction.get(Table::Kept, &op.number().to_be_bytes())? {
+        let (stored, _) = KeptRecord::read(&record)?;
+        return Ok(EntryRecord::own(device, stream, seq, &stored));
     }
     if let Some(earlier) = transaction.get(Table::Own, own_key)?
         && let Some(record) = transaction.get(Table::Inbox, &earlier)?

@@ -34,6 +34,9 @@ pub(super) async fn run(driver: &Driver, format: Format) -> anyhow::Result<()> {
         detail,
         waiting,
         waiting_bytes,
+        waiting_max,
+        waiting_bytes_max,
+        counters,
         parked,
         unshown,
         office_stream,
@@ -45,8 +48,15 @@ pub(super) async fn run(driver: &Driver, format: Format) -> anyhow::Result<()> {
     let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
     output::line(format_args!("Link:          {}{detail}", link.replace('_', " ")))?;
     output::line(format_args!(
-        "Waiting:       {waiting} operations with {waiting_bytes} bytes"
+        "Waiting:       {waiting} operations with {waiting_bytes} bytes, of at most {waiting_max} with {waiting_bytes_max}"
     ))?;
+    let fixes_gone = counters.fixes_thinned + counters.fixes_refused;
+    if fixes_gone > 0 {
+        output::line(format_args!(
+            "Thinned:       {fixes_gone} positions for want of room; the way is at most {} m off without them",
+            counters.thinning_error_m
+        ))?;
+    }
     output::line(format_args!("Not yet shown: {unshown} entries"))?;
     output::line(format_args!(
         "Office:        conversation {}",

@@ -278,7 +278,11 @@ impl World {
                 self.shown.entry((stream, seq.number())).or_insert(self.now);
             }
             if *link == Link::Down {
-                return;
+                match core.poll_load() {
+                    Some(ids) => self.load(ids),
+                    None => return,
+                }
+                continue;
             }
             if let Some(topics) = core.poll_topics() {
                 for topic in &topics.subscribe {
@@ -554,4 +558,61 @@ fn with_megabytes_waiting_both_ways_what_is_urgent_and_quick_replies_wait_for_on
     assert!(up < Duration::from_secs(2), "urgent, up: {up:?}");
     assert!(replies < Duration::from_secs(3), "{replies:?}");
     assert!(used(Way::Up) > 0.7 && used(Way::Down) > 0.7, "the link is used");
+}
+
+#[test]
+fn a_thinned_history_arrives_true_beside_every_message_and_leaves_no_gap() {
+    let mut world = World::new(1, 0, |_| unreachable!("the streams begin empty"));
+    world.device.core.config.outbox_ops_max = 96;
+    let fix = |second: i64| {
+        let turns = (second as f64 / 90.0).sin() / 100.0;
+        let at_ms = 1_699_000_000_000 + second * 1_000;
+        Fix::from_degrees(at_ms, 52.0 + turns, 13.0 + second as f64 / 1e4).unwrap()
+    };
+    let mut messages = Vec::new();
+    for minute in 0..400 {
+        let fixes = (minute * 60..minute * 60 + 60).map(fix).collect();
+        world.post(Draft::track(fixes, TrackKind::Travelled));
+        if minute % 40 == 7 {
+            let text = format!("message {minute}");
+            messages.push(world.post(Draft::settled(Operation::text(stream(1), text).to_wire())));
+        }
+    }
+    let counters = world.device.core.counters();
+    assert!(
+        counters.ops_thinned > 300 && world.device.core.waiting_ops() <= 96,
+        "{counters:?}"
+    );
+    world.connect();
+    let waits = |world: &World| world.device.core.waiting_ops() + world.device.core.voids.len();
+    while waits(&world) > 0 {
+        assert!(
+            world.now - world.start < Duration::from_secs(300),
+            "{} wait",
+            waits(&world)
+        );
+        world.run_for(Duration::from_secs(1));
+    }
+    let accepted: Vec<OpNumber> = world.accepted.keys().copied().collect();
+    assert_eq!(accepted, messages, "every message is an entry");
+    let told = world.store.track(us(), 0, i64::MAX, usize::MAX).unwrap();
+    let told: Vec<Fix> = told.into_iter().map(|position| position.fix).collect();
+    let second = |fix: &Fix| (fix.at_ms - 1_699_000_000_000) / 1_000;
+    assert!(
+        told.iter().all(|told| *told == fix(second(told))),
+        "every fix is true"
+    );
+    assert_eq!(
+        (second(&told[0]), second(&told[told.len() - 1])),
+        (0, 400 * 60 - 1)
+    );
+    let gone = 400 * 60 - told.len() as u64;
+    assert_eq!(gone, counters.fixes_thinned);
+    println!(
+        "{} of 24,000 fixes left, at most {} m off; {:?} and {} bytes on the link",
+        told.len(),
+        counters.thinning_error_m,
+        world.now - world.start,
+        world.carried() + CONNECTION
+    );
 }
