@@ -8,7 +8,8 @@ use waypost_proto::TopicPrefix;
 pub struct Options {
     /// Operations that may wait for the server. From 7/8 on history thins out; at 15/16 positions are refused as
     /// [`PostError::HistoryFull`](crate::PostError::HistoryFull), at the whole messages as
-    /// [`PostError::OutboxFull`](crate::PostError::OutboxFull). 100,000: a month of driving, and about 20 MB of memory.
+    /// [`PostError::OutboxFull`](crate::PostError::OutboxFull). 100,000: a month of driving; so many
+    /// take about 40 MB of memory.
     pub outbox_ops_max: usize,
     /// Bytes of their content, in the same way. 256 MB.
     pub outbox_bytes_max: u64,

@@ -1,7 +1,7 @@
 //! The outbox in memory: which operations wait, in which order they leave, and what is under way.
 //!
-//! Holds an index entry (about 120 bytes) for each stored operation; contents are cached up to
-//! [`CONTENT_BYTES_MAX`] and asked of the store beyond that.
+//! Holds an index entry (about 100 bytes, and as much again in the maps around it) for each stored operation; contents
+//! are cached up to [`CONTENT_BYTES_MAX`] and asked of the store beyond that.
 //!
 //! The rule that keeps an author's order whatever is lost or reordered on the way: of one stream and class, nothing
 //! is sent while something earlier is under way in another frame. Within a frame the server applies all or nothing.

@@ -294,6 +294,12 @@ fn where_bytes_are_short_history_halves() {
 
 #[test]
 fn what_the_server_may_have_never_comes_again_as_something_else() {
+    a_lost_acknowledgement(|device| device);
+    // What the process before has sent nobody knows any more.
+    a_lost_acknowledgement(Device::restart);
+}
+
+fn a_lost_acknowledgement(then: impl FnOnce(Device) -> Device) {
     let mut device = device(64);
     let mut server = Ledger::default();
     let mut posted = 0;
@@ -311,6 +317,7 @@ fn what_the_server_may_have_never_comes_again_as_something_else() {
     let had = server.taken.through();
     assert!(had > 3, "{had} operations arrived");
     device.disconnect();
+    let mut device = then(device);
     more(&mut device, 300);
     // Some leave again with a hello that is not answered, some never arrive.
     device.connect();
