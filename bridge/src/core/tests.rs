@@ -3,6 +3,7 @@
 mod audit;
 mod broadcasts;
 mod catalogue;
+mod clocks;
 mod groups;
 mod lanes;
 mod owntracks;

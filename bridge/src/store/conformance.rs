@@ -7,6 +7,7 @@ use super::{
 };
 use crate::audit::{Actor, AuditEntry, Outcome};
 use crate::broadcast::Broadcast;
+use crate::clock::{ClockEstimate, Knot};
 use crate::device::{Device, Driver};
 use crate::entry::{Author, Entry, EntryBody, MembershipChange, Moment, Page, QuickReply, Rung};
 use crate::event::{Event, EventKind};
@@ -76,6 +77,11 @@ fn entry(stream: u32, number: u64, author: Author) -> Entry {
             _ => EntryBody::Text(format!("entry {number} é")),
         },
     }
+}
+
+fn clock() -> ClockEstimate {
+    let knot = |steady_ms, server_ms| Knot { steady_ms, server_ms };
+    ClockEstimate::stored(7, vec![knot(-5, 1_000), knot(60_000, 61_000)], -90_909).unwrap()
 }
 
 fn direct(stream: u32, device: u32) -> Stream {
@@ -262,6 +268,7 @@ fn a_restart_keeps_everything_and_counts_as_a_generation() {
                         cursor: cursor.clone(),
                     },
                     Change::PutLatest(device.id, position),
+                    Change::PutClock(device.id, clock()),
                     Change::AppendEvent(event),
                 ])
                 .unwrap();
@@ -297,6 +304,7 @@ fn a_restart_keeps_everything_and_counts_as_a_generation() {
         );
         assert_eq!(state.cursors[&(stream_id(4711), member)], cursor, "{engine}");
         assert_eq!(state.latest[&device.id], position, "{engine}");
+        assert_eq!(state.clocks, [(device.id, clock())].into(), "{engine}");
         assert_eq!(state.last_event, 1, "{engine}");
     });
 }

@@ -335,17 +335,21 @@ impl Inbox {
         (moves, shown)
     }
 
-    /// A reading is on disk: it is reported from now on.
-    pub(crate) fn read_stored(&mut self, stream: StreamId, read: u64, now: Now) {
+    /// A reading is on disk: it is reported from now on. Returns whether the moment of an earlier one was forgotten for it.
+    pub(crate) fn read_stored(&mut self, stream: StreamId, read: u64, now: Now) -> bool {
         let Some(state) = self.streams.get_mut(&stream) else {
-            return;
+            return false;
         };
+        let mut forgotten = false;
         if read > state.read {
-            state.read_steps = state.steps_before(now);
+            let steps = state.steps_before(now);
+            forgotten = state.read_steps.len() == READ_STEPS_MAX && steps != state.read_steps;
+            state.read_steps = steps;
             state.read = read;
             state.read_at = now.into();
             state.wants_report(now.mono + REPORT_DELAY);
         }
+        forgotten
     }
 
     /// The server has a cursor on its disk. Returns whether that is news, and when it was reported, where it was

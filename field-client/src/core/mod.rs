@@ -524,7 +524,8 @@ impl Core {
                     stream,
                     read,
                 } if Some(of) == incarnation => {
-                    self.inbox.read_stored(stream, read, now);
+                    let forgotten = self.inbox.read_stored(stream, read, now);
+                    self.counters.reading_times_over_bound += u64::from(forgotten);
                 }
                 Effect::GroupsStored(groups) => self.groups_stored(groups),
                 Effect::CatalogueStored(stored) => self.catalogue_stored(stored),

@@ -503,3 +503,30 @@ fn in_a_long_session_the_device_learns_how_fast_its_clock_runs() {
     let offline = world.server_clock_error_ms();
     assert!(offline.abs() < 20_000, "{offline}, two hours later");
 }
+
+#[test]
+fn more_times_of_reading_than_are_kept_are_told_with_the_next_and_counted() {
+    let mut world = World::new(DeviceClock::ahead(0));
+    world.connect();
+    for minute in 1..=40 {
+        world.run_until(minute * MINUTE_MS);
+        world.post_from_office();
+    }
+    world.run_until(50 * MINUTE_MS);
+    world.cut();
+    for minute in 51..=90 {
+        world.run_until(minute * MINUTE_MS);
+        world.read_next();
+    }
+    assert_eq!(world.device.core.counters().reading_times_over_bound, 7);
+    world.connect();
+    world.run_until(100 * MINUTE_MS);
+    let talk = world.store.load(77).unwrap().streams[&stream(1)].0.clone();
+    let told: std::collections::BTreeSet<_> = (1..=40)
+        .map(|number| {
+            let receipts = world.store.receipts(&talk, seq(number)).unwrap().unwrap();
+            receipts[0].read.unwrap().device_ms
+        })
+        .collect();
+    assert_eq!(told.len(), 33, "32 before the last");
+}
