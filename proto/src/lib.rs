@@ -18,6 +18,7 @@ mod ids;
 mod session;
 mod template;
 mod topic;
+mod track;
 mod up;
 mod window;
 /// The generated messages, as `proto/waypost/v1/frame.proto` describes them.
@@ -45,6 +46,7 @@ pub use template::{
     is_slot_name, pieces,
 };
 pub use topic::{InvalidTopic, Topic, TopicPrefix};
+pub use track::{Grid, Line, LineOptions, Point, Pushed, Reckoning, Tick, TrackBatch, Velocity};
 pub use up::{
     Body, ContentDigest, NumberedOperation, Operation, TEXT_BYTES_MAX, UpFrameError, number_operations,
 };
