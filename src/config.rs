@@ -129,6 +129,8 @@ pub(crate) struct BridgeConfig {
     repeat_min_s: u64,
     repeat_max_s: u64,
     ledger_ranges_max: usize,
+    history_entries: usize,
+    history_bytes: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -334,6 +336,8 @@ impl Config {
                 repeat_min: Duration::from_secs(self.bridge.repeat_min_s),
                 repeat_max: Duration::from_secs(self.bridge.repeat_max_s),
                 ledger_ranges_max: self.bridge.ledger_ranges_max,
+                history_entries: self.bridge.history_entries,
+                history_bytes: self.bridge.history_bytes,
                 retention: Retention {
                     entries_days: self.retention.entries_days,
                     positions_days: self.retention.positions_days,
@@ -546,6 +550,14 @@ impl BridgeConfig {
         rules.require(
             (1..=10_000).contains(&self.ledger_ranges_max),
             "bridge.ledger_ranges_max is 1 to 10000",
+        );
+        rules.require(
+            self.history_entries <= 1_000,
+            "bridge.history_entries is at most 1000",
+        );
+        rules.require(
+            self.history_bytes <= 16_777_216,
+            "bridge.history_bytes is at most 16777216",
         );
     }
 }
@@ -921,6 +933,7 @@ mod tests {
             ),
             ("bridge.window_bytes", "bridge.window_bytes = 1000"),
             ("bridge.repeat_min_s", "bridge.repeat_min_s = 301"),
+            ("bridge.history_entries", "bridge.history_entries = 1001"),
             ("retention.positions_days", "retention.positions_days = 36501"),
             ("retention.events_days", "retention.entries_days = 30"),
             ("retention.events_days", "retention.events_days = 0"),

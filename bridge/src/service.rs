@@ -880,6 +880,11 @@ impl<L: BrokerLink> Rim<L> {
                 let entries = self.store.entries(fetch.stream, page, fetch.limit, fetch.head)?;
                 self.core.handle_fetched(fetch, entries, now());
             }
+            Output::FetchBack(fetch) => {
+                let page = Page::Before(fetch.before);
+                let entries = self.store.entries(fetch.stream, page, fetch.limit, u64::MAX)?;
+                self.core.handle_fetched_back(fetch, entries, now());
+            }
             Output::Look(look) => {
                 let found = self.store.find_old(&look)?;
                 self.core.handle_found(&look, found);

@@ -87,6 +87,16 @@ impl Stream {
             .min()
     }
 
+    /// The last stretch of entries up to `seq` that `member` may read: its first and its last one; `None` where there is
+    /// none.
+    pub fn last_readable_to(&self, member: Member, seq: u64) -> Option<(u64, u64)> {
+        let intervals = self.members.iter().filter(|m| m.member == member);
+        intervals
+            .map(|m| (m.first_seq.max(1), m.last_seq.unwrap_or(seq).min(seq)))
+            .filter(|(first, last)| first <= last)
+            .max_by_key(|&(_, last)| last)
+    }
+
     /// The devices that take part now.
     pub fn devices(&self) -> impl Iterator<Item = DeviceId> + '_ {
         self.members.iter().filter_map(|m| match m.member {

@@ -316,6 +316,17 @@ fn up_frames() -> Vec<(&'static str, wire::UpFrame)> {
                 ..frame(2)
             },
         ),
+        (
+            "a page of earlier entries is asked for",
+            wire::UpFrame {
+                page: Some(wire::PageRequest {
+                    stream: 4_711,
+                    before_seq: 2_901,
+                    limit: 64,
+                }),
+                ..frame(0)
+            },
+        ),
     ]
 }
 
@@ -558,7 +569,68 @@ fn down_frames() -> Vec<(&'static str, wire::DownFrame)> {
                 ..frame()
             },
         ),
+        (
+            "skip range of what is there on demand",
+            wire::DownFrame {
+                skips: vec![wire::SkipRange {
+                    stream: 4_711,
+                    first_seq: 1,
+                    count: 2_900,
+                    reason: wire::SkipReason::Earlier.into(),
+                }],
+                ..frame()
+            },
+        ),
+        (
+            "page",
+            wire::DownFrame {
+                pages: vec![page()],
+                ..frame()
+            },
+        ),
+        (
+            "page that is refused",
+            wire::DownFrame {
+                pages: vec![wire::EntryPage {
+                    stream: 4_712,
+                    before_seq: 7,
+                    refused: wire::RefusalReason::NotAMember.into(),
+                    ..Default::default()
+                }],
+                ..frame()
+            },
+        ),
     ]
+}
+
+/// The beginning of a stream, with an entry of the receiver itself, in full.
+fn page() -> wire::EntryPage {
+    let own = wire::Entry {
+        author_device: 264,
+        server_ms: -86_400_000,
+        device_ms: -350,
+        author_op: 17,
+        body: Some(wire::entry::Body::Text("At the gate".to_owned())),
+        ..Default::default()
+    };
+    wire::EntryPage {
+        stream: 4_711,
+        before_seq: 2_901,
+        first_seq: 1,
+        runs: vec![wire::EntryRun {
+            stream: 4_711,
+            first_seq: 2_900,
+            entries: vec![own],
+            ..Default::default()
+        }],
+        skips: vec![wire::SkipRange {
+            stream: 4_711,
+            first_seq: 1,
+            count: 2_899,
+            reason: wire::SkipReason::Trimmed.into(),
+        }],
+        ..Default::default()
+    }
 }
 
 fn meaning_of_stamp(wire: u32) -> Value {
@@ -640,7 +712,10 @@ fn meaning_of_up(frame: &wire::UpFrame) -> Value {
     let known = frame.known.map(|known| {
         json!({ "groups_digest": format!("{:08x}", known.groups_digest), "catalogue": known.catalogue })
     });
-    with("known", known, means)
+    let page = frame
+        .page
+        .map(|page| json!({ "stream": page.stream, "before_seq": page.before_seq, "limit": page.limit }));
+    with("page", page, with("known", known, means))
 }
 
 /// Fields that came later stand in a meaning only where they are set: vectors from before do not change.
@@ -773,10 +848,7 @@ fn meaning_of_down(frame: &wire::DownFrame) -> Value {
         "stamp": meaning_of_stamp(frame.stamp),
         "accepted_through": accepted.through(), "accepted_ranges": accepted.to_wire(),
         "entries": entries.map(meaning_of_entry).collect::<Vec<_>>(),
-        "skips": frame.skips.iter().map(|skip| json!({
-            "stream": skip.stream, "first_seq": skip.first_seq, "count": skip.count,
-            "reason": skip.reason().as_str_name(),
-        })).collect::<Vec<_>>(),
+        "skips": meaning_of_skips(&frame.skips),
         "welcome": frame.welcome.as_ref().map(|welcome| json!({
             "incarnation": format!("{:016x}", welcome.incarnation), "generation": welcome.generation,
             "server_ms": welcome.server_ms, "want_positions": welcome.want_positions,
@@ -791,11 +863,36 @@ fn meaning_of_down(frame: &wire::DownFrame) -> Value {
     });
     let means = with("broadcasts", (!kinds.is_empty()).then_some(kinds), means);
     let means = with("groups", frame.groups.as_ref().map(meaning_of_groups), means);
+    let pages: Vec<Value> = frame.pages.iter().map(meaning_of_page).collect();
+    let means = with("pages", (!pages.is_empty()).then_some(pages), means);
     with(
         "catalogue",
         frame.catalogue.as_ref().map(meaning_of_catalogue),
         means,
     )
+}
+
+fn meaning_of_skips(skips: &[wire::SkipRange]) -> Vec<Value> {
+    let meaning = |skip: &wire::SkipRange| {
+        json!({
+            "stream": skip.stream, "first_seq": skip.first_seq, "count": skip.count,
+            "reason": skip.reason().as_str_name(),
+        })
+    };
+    skips.iter().map(meaning).collect()
+}
+
+fn meaning_of_page(page: &wire::EntryPage) -> Value {
+    let entries = page
+        .runs
+        .iter()
+        .flat_map(|run| ReceivedEntry::of_run(run, WELCOME_MS));
+    let refused = (page.refused != 0).then(|| page.refused().as_str_name());
+    json!({
+        "stream": page.stream, "before_seq": page.before_seq, "first_seq": page.first_seq,
+        "entries": entries.map(meaning_of_entry).collect::<Vec<_>>(),
+        "skips": meaning_of_skips(&page.skips), "refused": refused,
+    })
 }
 
 fn hex(bytes: &[u8]) -> String {

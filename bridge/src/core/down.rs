@@ -1,7 +1,7 @@
 //! What devices are told: acknowledgements, refusals, and entries within a window, repeated until they are held.
 
 use super::session::{Phase, Session, UnderWay, Welcome};
-use super::{Core, Fetch, GroupFetch, Lane, Now, Output, StreamState};
+use super::{Core, Fetch, FetchBack, GroupFetch, Lane, Now, Output, Purpose, StreamState};
 use crate::entry::{Author, Entry, EntryBody, Rung};
 use crate::group::GroupId;
 use crate::link::Subscriptions;
@@ -72,16 +72,31 @@ impl Core {
             Lane::Ordinary => {
                 if reached < fetch.after {
                     // The read began behind what was trimmed, or behind what this reader may not know.
-                    let skipped = Found::Skip {
-                        first_seq: reached + 1,
-                        last_seq: fetch.after,
-                        reason: if fetch.after < first_seq {
-                            SkipReason::Trimmed
-                        } else {
-                            SkipReason::NotAMember
-                        },
-                    };
-                    found.insert(0, skipped);
+                    let there = state
+                        .stream
+                        .first_readable_from(Member::Device(device), reached + 1)
+                        .map_or(fetch.after + 1, |seq| seq.max(first_seq).min(fetch.after + 1));
+                    if there <= fetch.after {
+                        // What this reader may know has its horizon, and is there on demand.
+                        let earlier = Found::Skip {
+                            first_seq: there,
+                            last_seq: fetch.after,
+                            reason: SkipReason::Earlier,
+                        };
+                        found.insert(0, earlier);
+                    }
+                    if reached + 1 < there {
+                        let skipped = Found::Skip {
+                            first_seq: reached + 1,
+                            last_seq: there - 1,
+                            reason: if there <= first_seq {
+                                SkipReason::Trimmed
+                            } else {
+                                SkipReason::NotAMember
+                            },
+                        };
+                        found.insert(0, skipped);
+                    }
                 }
                 flow.sent_through = scanned;
             }
@@ -89,7 +104,10 @@ impl Core {
                 flow.ahead.insert(fetch.head);
             }
         }
-        let items = self.items(device, fetch, found);
+        let Some(base) = self.sessions.get(&device).map(WireBase::of_session) else {
+            return;
+        };
+        let items = self.items(device, fetch, base, found);
         if let Some(session) = self.sessions.get_mut(&device) {
             session.gathered.extend(items);
         }
@@ -98,13 +116,15 @@ impl Core {
     }
 
     /// As what is found goes to this device.
-    fn items(&self, device: DeviceId, fetch: Fetch, found: Vec<Found>) -> Vec<Item> {
+    pub(super) fn items(
+        &self,
+        device: DeviceId,
+        fetch: Fetch,
+        base: WireBase,
+        found: Vec<Found>,
+    ) -> Vec<Item> {
         let Some(session) = self.sessions.get(&device) else {
             return Vec::new();
-        };
-        let base = WireBase {
-            epoch: Some(session.epoch),
-            base_ms: session.welcome_ms,
         };
         let what = |found| match found {
             Found::Entry(entry) => {
@@ -131,8 +151,26 @@ impl Core {
         found.into_iter().map(item).collect()
     }
 
+    /// Entries that were asked for by [`Output::FetchBack`], ascending.
+    pub fn handle_fetched_back(&mut self, fetch: FetchBack, entries: Vec<Entry>, now: Now) {
+        let Some(session) = self
+            .sessions
+            .get_mut(&fetch.device)
+            .filter(|session| session.tag == fetch.tag)
+        else {
+            return;
+        };
+        session.fetching = false;
+        self.dirty.insert(fetch.device);
+        match fetch.purpose {
+            Purpose::Horizon => self.set_horizon(fetch, &entries),
+            Purpose::Page(request) => self.answer_page(fetch, request, entries, now),
+        }
+    }
+
     /// Some timers have run out: what they guard goes again.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.wake_pages(now);
         while let Some(&(at, device)) = self.timers.first() {
             if at > now.monotonic {
                 break;
@@ -166,13 +204,26 @@ impl Core {
         if session.fetching {
             return;
         }
-        if let Some(fetch) = self.next_fetch(device, session) {
-            let session = self.sessions.get_mut(&device).expect("it was just looked at");
-            session.fetching = true;
-            self.outputs.push_back(Output::Fetch(fetch));
+        if let Some(fetch) = self.next_horizon(device) {
+            return self.fetch(device, Output::FetchBack(fetch));
+        }
+        let Some(session) = self.sessions.get(&device) else {
             return;
+        };
+        if let Some(fetch) = self.next_fetch(device, session) {
+            return self.fetch(device, Output::Fetch(fetch));
         }
         self.say(device, now);
+        if let Some(fetch) = self.next_page(device, now) {
+            self.fetch(device, Output::FetchBack(fetch));
+        }
+    }
+
+    fn fetch(&mut self, device: DeviceId, output: Output) {
+        if let Some(session) = self.sessions.get_mut(&device) {
+            session.fetching = true;
+            self.outputs.push_back(output);
+        }
     }
 
     /// Packs what was gathered into frames, the urgent apart from the rest, which would make them longer.
@@ -274,7 +325,8 @@ impl Core {
     fn next_urgent(&self, device: DeviceId, session: &Session, stream: StreamId) -> Option<Fetch> {
         let (state, held, reached) = self.reached(device, session, stream)?;
         let head = self.sendable_head(device, session, state);
-        let mut seqs = self.urgent.between(stream, reached + 1, head).peekable();
+        let from = reached.max(session.earlier_through(stream)) + 1;
+        let mut seqs = self.urgent.between(stream, from, head).peekable();
         seqs.peek()?;
         let mut known = held.cloned().unwrap_or_default();
         known.insert_range(1, reached);
@@ -309,7 +361,10 @@ impl Core {
         let first = state
             .stream
             .first_readable_from(Member::Device(device), reached + 1)?;
-        let first = first.max(self.first_seq(stream)).min(head + 1);
+        let first = first
+            .max(self.first_seq(stream))
+            .max(session.earlier_through(stream) + 1)
+            .min(head + 1);
         Some(Fetch {
             device,
             tag: session.tag,
@@ -320,6 +375,13 @@ impl Core {
             head,
             limit: FETCH_ENTRIES,
         })
+    }
+
+    /// Whether anything is due in the order of its stream.
+    pub(super) fn has_ordinary(&self, device: DeviceId, session: &Session) -> bool {
+        let streams = self.streams_of.get(&device).into_iter().flatten();
+        let mut due = streams.filter_map(|&stream| self.next_ordinary(device, session, stream));
+        due.next().is_some()
     }
 
     /// A stream with what the device holds of it, and how far it was sent in its order.
@@ -489,7 +551,7 @@ impl Core {
     }
 
     /// How an entry is told to somebody with this version of the catalogue, in this language.
-    fn terms(&self, entry: &Entry, catalogue: u32, locale: &str) -> EntryTerms {
+    pub(super) fn terms(&self, entry: &Entry, catalogue: u32, locale: &str) -> EntryTerms {
         let kind = match self.streams.get(&entry.stream).map(|state| state.stream.kind) {
             Some(StreamKind::Broadcast) => wire::StreamKind::Broadcast,
             _ => wire::StreamKind::Conversation,
@@ -505,7 +567,7 @@ impl Core {
         EntryTerms { kind, said }
     }
 
-    fn name_on_wire(&self, author: Author) -> Option<wire::AuthorName> {
+    pub(super) fn name_on_wire(&self, author: Author) -> Option<wire::AuthorName> {
         let name = self.author_name(author)?;
         match author {
             Author::Person(person) => Some(wire::AuthorName {
@@ -522,7 +584,7 @@ impl Core {
         }
     }
 
-    fn stamped(&self, device: DeviceId) -> wire::DownFrame {
+    pub(super) fn stamped(&self, device: DeviceId) -> wire::DownFrame {
         let stamp = self
             .sessions
             .get(&device)
@@ -612,10 +674,7 @@ impl Core {
         let What::Entry(entry, ..) = &item.what else {
             return None;
         };
-        let about = match entry.body {
-            EntryBody::Membership(member, _) => Author::Device(member),
-            EntryBody::Text(_) | EntryBody::Reply(_) => entry.author,
-        };
+        let about = about(entry);
         let known = about == Author::Device(device)
             || self
                 .sessions
@@ -625,7 +684,7 @@ impl Core {
         name.map(|name| (about, name))
     }
 
-    fn publish(&mut self, device: DeviceId, mut frame: wire::DownFrame, now: Now) {
+    pub(super) fn publish(&mut self, device: DeviceId, mut frame: wire::DownFrame, now: Now) {
         if let Some(session) = self.sessions.get_mut(&device)
             && now.monotonic.saturating_duration_since(session.time_told) >= TELL_TIME_EVERY
         {
@@ -730,6 +789,14 @@ impl Core {
     }
 }
 
+/// Whose name belongs to an entry.
+pub(super) fn about(entry: &Entry) -> Author {
+    match entry.body {
+        EntryBody::Membership(member, _) => Author::Device(member),
+        EntryBody::Text(_) | EntryBody::Reply(_) => entry.author,
+    }
+}
+
 /// What was fetched for the next frames, in bytes.
 struct Gathered {
     urgent: usize,
@@ -768,7 +835,7 @@ enum What {
 
 /// What a stretch of a stream holds for a reader.
 #[derive(Debug)]
-enum Found {
+pub(super) enum Found {
     Entry(Box<Entry>),
     Skip {
         first_seq: u64,
@@ -779,7 +846,7 @@ enum Found {
 
 /// What depends on the reader of an entry.
 #[derive(Debug, Clone, Default)]
-struct EntryTerms {
+pub(super) struct EntryTerms {
     kind: wire::StreamKind,
     /// What a quick reply says, where the reader cannot put it together; else empty.
     said: String,
@@ -797,8 +864,22 @@ struct Place {
 }
 
 impl Item {
+    pub(super) fn entry(&self) -> Option<&Entry> {
+        match &self.what {
+            What::Entry(entry, ..) => Some(entry),
+            What::Skip(_) => None,
+        }
+    }
+
+    pub(super) fn first_seq(&self) -> u64 {
+        match &self.what {
+            What::Entry(entry, ..) => entry.seq.number(),
+            What::Skip(skip) => skip.first_seq,
+        }
+    }
+
     /// How many bytes it adds to a frame that has begun its run.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         match &self.what {
             What::Entry(_, wire, _) => in_frame(wire.encoded_len()),
             What::Skip(skip) => in_frame(skip.encoded_len()),
@@ -823,7 +904,7 @@ impl Item {
         }
     }
 
-    fn put(self, frame: &mut wire::DownFrame) {
+    pub(super) fn put(self, frame: &mut wire::DownFrame) {
         match self.what {
             What::Entry(entry, wire, kind) => put_entry(&mut frame.entries, &entry, *wire, kind),
             What::Skip(skip) => frame.skips.push(skip),
@@ -832,7 +913,7 @@ impl Item {
 }
 
 /// With its key and its length.
-fn in_frame(bytes: usize) -> usize {
+pub(super) fn in_frame(bytes: usize) -> usize {
     1 + prost::length_delimiter_len(bytes) + bytes
 }
 
@@ -867,7 +948,12 @@ fn put_entry(runs: &mut Vec<wire::EntryRun>, entry: &Entry, wire: wire::Entry, k
 
 /// What of the fetched stretch a device gets: entries inside its membership that it does not hold, and skip ranges
 /// for everything else, so that its transfer position never stalls. With it, how far the stretch reaches.
-fn deliverable(stream: &Stream, fetch: Fetch, held: &Cumulative, entries: Vec<Entry>) -> (Vec<Found>, u64) {
+pub(super) fn deliverable(
+    stream: &Stream,
+    fetch: Fetch,
+    held: &Cumulative,
+    entries: Vec<Entry>,
+) -> (Vec<Found>, u64) {
     let member = Member::Device(fetch.device);
     // Where fewer entries came than were asked for, the stretch reaches the head.
     let last = if entries.len() < fetch.limit {
@@ -905,14 +991,26 @@ fn deliverable(stream: &Stream, fetch: Fetch, held: &Cumulative, entries: Vec<En
 
 /// What the times and numbers of an entry count from.
 #[derive(Debug, Clone, Copy)]
-struct WireBase {
-    /// The receiver's present outbox, whose operations travel as stubs; `None` for many receivers.
+pub(super) struct WireBase {
+    /// The receiver's present outbox, whose operations travel as stubs; `None` where they go in full.
     epoch: Option<Epoch>,
     /// Server clock, UTC milliseconds.
     base_ms: i64,
 }
 
 impl WireBase {
+    pub(super) fn of_session(session: &Session) -> Self {
+        Self {
+            epoch: Some(session.epoch),
+            base_ms: session.welcome_ms,
+        }
+    }
+
+    /// The same, for a receiver who may have lost what it wrote.
+    pub(super) fn in_full(self) -> Self {
+        Self { epoch: None, ..self }
+    }
+
     fn of_group(now: Now) -> Self {
         Self {
             epoch: None,
@@ -921,7 +1019,7 @@ impl WireBase {
     }
 }
 
-fn entry_to_wire(entry: &Entry, base: WireBase, terms: &EntryTerms) -> wire::Entry {
+pub(super) fn entry_to_wire(entry: &Entry, base: WireBase, terms: &EntryTerms) -> wire::Entry {
     if let Some((epoch, op)) = entry.operation
         && base.epoch == Some(epoch)
     {

@@ -18,8 +18,10 @@ mod directory;
 mod down;
 mod groups;
 mod history;
+mod horizon;
 mod lanes;
 mod once;
+mod pages;
 mod people;
 mod retention;
 mod session;
@@ -58,7 +60,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 use waypost_proto::{
     ContentDigest, Cumulative, DeviceId, Epoch, Generation, Incarnation, OpNumber, PersonId, Seq, SessionTag,
-    StreamId,
+    StreamId, wire,
 };
 
 /// How many writes may be open before the rim stops taking input.
@@ -92,6 +94,8 @@ pub enum Output {
     Write(Ticket, Vec<Change>),
     /// Read entries after a number, then [`Core::handle_fetched`].
     Fetch(Fetch),
+    /// Read the newest entries before a number, then [`Core::handle_fetched_back`].
+    FetchBack(FetchBack),
     /// Look for what is too old, then [`Core::handle_found`].
     Look(Look),
     /// Compare a repeated operation with the one that was taken, then [`Core::handle_compared`].
@@ -144,6 +148,32 @@ pub struct Fetch {
     pub limit: usize,
 }
 
+/// Entries from before a number.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FetchBack {
+    /// For this device.
+    pub device: DeviceId,
+    /// In this session.
+    pub tag: SessionTag,
+    /// Of this stream.
+    pub stream: StreamId,
+    /// Before this number; what lies below is on disk.
+    pub before: u64,
+    /// At most so many, the newest.
+    pub limit: usize,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// What entries from before a number are wanted for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Purpose {
+    /// To find out how far back a new installation is brought up to date.
+    Horizon,
+    /// A device has asked for them.
+    Page(wire::PageRequest),
+}
+
 /// Entries that go out on the topic of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupFetch {
@@ -190,6 +220,11 @@ pub struct CoreOptions {
     /// How many ranges of operations may stand above a gap for each outbox; 64. An operation that would open another
     /// is left for its repetition.
     pub ledger_ranges_max: usize,
+    /// Entries of a stream that a device gets again which has lost its database, of those that its driver had read; 100.
+    /// The older ones are there on demand.
+    pub history_entries: usize,
+    /// Bytes of such entries in all streams together; 65,536. The streams with the newest entries come first.
+    pub history_bytes: usize,
     /// How long each kind is kept.
     pub retention: Retention,
     /// Bytes of disk to keep free; 512 MB, 0 for none. Below it files are refused, below two thirds of it also history,
@@ -205,6 +240,8 @@ impl Default for CoreOptions {
             repeat_min: Duration::from_secs(10),
             repeat_max: Duration::from_secs(300),
             ledger_ranges_max: 64,
+            history_entries: 100,
+            history_bytes: 65_536,
             retention: Retention::default(),
             disk_reserve_bytes: 512_000_000,
         }
@@ -270,6 +307,8 @@ pub struct Core {
     announced: BTreeMap<DeviceId, u32>,
     asked_for_hello: BTreeMap<DeviceId, Instant>,
     timers: BTreeSet<(Instant, DeviceId)>,
+    /// When pages may go out that were put off.
+    page_waits: BTreeSet<(Instant, DeviceId)>,
     dirty: BTreeSet<DeviceId>,
     /// Whether groups may be served on their topics.
     group_topics: Subscriptions,
@@ -454,6 +493,7 @@ impl Core {
             announced: BTreeMap::new(),
             asked_for_hello: BTreeMap::new(),
             timers: BTreeSet::new(),
+            page_waits: BTreeSet::new(),
             dirty: BTreeSet::new(),
             group_topics: Subscriptions::LastAsLongAsTheirClients,
             group_sent,
@@ -494,8 +534,13 @@ impl Core {
 
     /// When [`Core::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let repetition = self.timers.first().map(|(at, _)| *at);
-        repetition.into_iter().chain(self.sweep.poll_timeout()).min()
+        let first = |timers: &BTreeSet<(Instant, DeviceId)>| timers.first().map(|(at, _)| *at);
+        let sessions = [first(&self.timers), first(&self.page_waits)];
+        sessions
+            .into_iter()
+            .flatten()
+            .chain(self.sweep.poll_timeout())
+            .min()
     }
 
     /// The last write that is not yet reported as stored; `None` where everything is on disk.

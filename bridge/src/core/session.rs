@@ -1,6 +1,8 @@
 //! Sessions: from a device's hello to the next one, or to the end of its connection.
 
 use super::down::Item;
+use super::horizon::Horizon;
+use super::pages::Paging;
 use super::{Core, Effect, Now};
 use crate::device::{Device, Presence};
 use crate::event::EventKind;
@@ -58,6 +60,9 @@ pub(super) struct Session {
     pub(super) under_way: BTreeMap<(StreamId, u64), UnderWay>,
     pub(super) under_way_bytes: usize,
     pub(super) fetching: bool,
+    /// `None` before the session is open.
+    pub(super) horizon: Option<Horizon>,
+    pub(super) pages: Paging,
     /// What was fetched for the next frames; empty while nothing is fetched.
     pub(super) gathered: Vec<Item>,
     /// Urgent entries that were told to be sent ahead of others.
@@ -405,6 +410,8 @@ impl Core {
             under_way: BTreeMap::new(),
             under_way_bytes: 0,
             fetching: false,
+            horizon: None,
+            pages: Paging::default(),
             gathered: Vec::new(),
             told_sent: BTreeSet::new(),
             small_said: None,

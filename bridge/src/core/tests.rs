@@ -4,6 +4,7 @@ mod audit;
 mod broadcasts;
 mod catalogue;
 mod clocks;
+mod earlier;
 mod groups;
 mod lanes;
 mod owntracks;
@@ -156,6 +157,11 @@ impl World {
                             .entries(fetch.stream, page, fetch.limit, fetch.head)
                             .unwrap();
                         self.core.handle_fetched(fetch, entries, self.now);
+                    }
+                    Output::FetchBack(fetch) => {
+                        let page = Page::Before(fetch.before);
+                        let entries = self.store.entries(fetch.stream, page, fetch.limit, u64::MAX);
+                        self.core.handle_fetched_back(fetch, entries.unwrap(), self.now);
                     }
                     Output::Look(look) => {
                         let found = self.store.find_old(&look).unwrap();
@@ -1026,9 +1032,10 @@ fn any_up() -> impl Strategy<Value = wire::UpFrame> {
         prop::collection::vec(void, 0..2),
         prop::option::weighted(0.2, prop::collection::vec(cursor, 0..3)),
         any::<(i32, i32, i32)>(),
+        prop::option::weighted(0.3, (0u32..5, 0u64..9, 0u32..70)),
     )
         .prop_map(
-            |(stamp, first_op, ops, cursors, hello, voids, positions, (lat_e7, lon_e7, at_ds))| {
+            |(stamp, first_op, ops, cursors, hello, voids, positions, (lat_e7, lon_e7, at_ds), page)| {
                 wire::UpFrame {
                     stamp,
                     first_op,
@@ -1044,6 +1051,11 @@ fn any_up() -> impl Strategy<Value = wire::UpFrame> {
                         ..Default::default()
                     }),
                     known: None,
+                    page: page.map(|(stream, before_seq, limit)| wire::PageRequest {
+                        stream,
+                        before_seq,
+                        limit,
+                    }),
                 }
             },
         )

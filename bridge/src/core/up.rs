@@ -120,6 +120,9 @@ impl Core {
         if let Some(known) = &frame.known {
             self.handle_known(device, known);
         }
+        if let Some(request) = &frame.page {
+            self.handle_page_request(device, request);
+        }
         if let Some(live) = &frame.live {
             self.handle_live(device, live, now);
         }
