@@ -449,7 +449,7 @@ impl Client {
     }
 
     /// Entries of a stream from the inbox, in the order of their seqs: the newest `limit` (at most 1,000) of those
-    /// before `before`, or of all.
+    /// before `before`, or of all. What is on the server alone is not among them: see [`earlier`](Self::earlier).
     ///
     /// # Errors
     /// [`ClientError`] where the client has stopped.
@@ -532,7 +532,10 @@ impl Client {
         self.ask(|reply| Command::Post { draft, reply }).await?
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ClientError> {
+    pub(crate) async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, ClientError> {
         let (reply, answer) = oneshot::channel();
         self.tell(command(reply)).await?;
         answer.await.map_err(|_| self.why_stopped())

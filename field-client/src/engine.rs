@@ -13,7 +13,9 @@ use crate::catalogue::Catalogue;
 use crate::client::{OpenError, Outcome, PostError, Posted, Refused, ReplyMessage};
 use crate::connection::{Ended, LinkEvent, Settings, ToServer};
 use crate::core::backoff::Backoff;
-use crate::core::{Config, Core, Draft, Event, Fill, Makes, NotTaken, Now, PostId, Progress, Ticket};
+use crate::core::{
+    Ask, Config, Core, Draft, Event, Fill, Makes, NotTaken, Now, Paged, PostId, Progress, Ticket,
+};
 use crate::incoming::{Offered, Withdrawn};
 use crate::link::{self, Addresses, Attempt};
 use crate::options::LinkAtStart;
@@ -89,6 +91,17 @@ pub(crate) enum Command {
         before: Option<Seq>,
         limit: usize,
         reply: oneshot::Sender<Vec<Entry>>,
+    },
+    /// The last entry of a stream that may be on the server alone.
+    Horizon {
+        stream: StreamId,
+        reply: oneshot::Sender<Option<Seq>>,
+    },
+    /// Answered when a page has come, or cannot.
+    FetchEarlier {
+        stream: StreamId,
+        limit: usize,
+        reply: oneshot::Sender<Paged>,
     },
     /// A consumer for the entries that are to be shown, in place of any before.
     Subscribe(oneshot::Sender<Offered>),
@@ -171,6 +184,7 @@ pub(crate) async fn start(
         drained: Vec::new(),
         held: None,
         catalogue_waits: Vec::new(),
+        page_waits: Vec::new(),
         addresses: Addresses::new(credentials.servers, backoff),
         tls: Arc::new(Tls::new(credentials.authority, credentials.file)),
         wish,
@@ -306,6 +320,8 @@ struct Engine {
     held: Option<Command>,
     /// Callers that have given up are dropped with the next one that waits.
     catalogue_waits: Vec<oneshot::Sender<Catalogue>>,
+    /// Who waits for a page of a stream; those who have given up are dropped with the next one that waits.
+    page_waits: Vec<(StreamId, oneshot::Sender<Paged>)>,
     addresses: Addresses,
     tls: Arc<Tls>,
     wish: LinkWish,
@@ -557,6 +573,10 @@ impl Engine {
                     let _ = reply.send(Vec::new());
                 }
             },
+            Command::Horizon { stream, reply } => {
+                let _ = reply.send(self.core.horizon(stream));
+            }
+            Command::FetchEarlier { stream, limit, reply } => self.fetch_earlier(stream, limit, reply),
             Command::Subscribe(reply) => {
                 let (entries, receiver) = mpsc::channel(ENTRIES_MAX);
                 let withdrawn = Withdrawn::default();
@@ -592,6 +612,19 @@ impl Engine {
                 let _ = reply.send(());
             }
         }
+    }
+
+    fn fetch_earlier(&mut self, stream: StreamId, limit: usize, reply: oneshot::Sender<Paged>) {
+        let known = match self.core.ask_earlier(stream, limit) {
+            Ask::Asked => {
+                self.page_waits.retain(|(_, waits)| !waits.is_closed());
+                self.page_waits.push((stream, reply));
+                return;
+            }
+            Ask::NothingEarlier => Paged::Here,
+            Ask::Offline => Paged::Offline,
+        };
+        let _ = reply.send(known);
     }
 
     fn post(&mut self, draft: Draft, reply: oneshot::Sender<Result<Posted, PostError>>, now: Now) {
@@ -716,6 +749,14 @@ impl Engine {
                 // What is ahead of the screen has the numbers of the old store.
                 if let Some(screen) = self.screen.take() {
                     screen.withdrawn.withdraw();
+                }
+            }
+            Event::Paged { stream, paged } => {
+                let waits = std::mem::take(&mut self.page_waits).into_iter();
+                let (told, waiting): (Vec<_>, Vec<_>) = waits.partition(|(of, _)| *of == stream);
+                self.page_waits = waiting;
+                for (_, reply) in told {
+                    let _ = reply.send(paged);
                 }
             }
             Event::EpochUsed => {
@@ -927,6 +968,7 @@ impl Engine {
             parked: self.core.parked(),
             unshown_entries: self.core.unshown() as u64,
             office_stream: self.core.office_stream(),
+            earlier: self.core.horizons(),
             groups: self.core.groups().to_vec(),
             catalogue_version: self.core.catalogue().version,
             catalogue_is_current: self.core.catalogue_is_current(),

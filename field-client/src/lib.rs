@@ -36,6 +36,7 @@ mod connection;
 mod core;
 mod credentials;
 mod device_clock;
+mod earlier;
 mod engine;
 mod entry;
 mod fault;
@@ -58,6 +59,7 @@ pub use client::{
 };
 pub use core::PostId;
 pub use credentials::{Authority, Credentials, CredentialsError, Scheme, Secret, ServerAddress};
+pub use earlier::EarlierError;
 pub use entry::Entry;
 pub use group::Group;
 pub use incoming::{Entries, Incoming};

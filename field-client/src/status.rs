@@ -2,7 +2,7 @@
 
 use crate::Group;
 use crate::client::Refused;
-use waypost_proto::{Epoch, OpNumber, StreamId};
+use waypost_proto::{Epoch, OpNumber, Seq, StreamId};
 
 /// A snapshot of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,9 @@ pub struct Status {
     pub unshown_entries: u64,
     /// The device's direct stream with the office, once a server has named it.
     pub office_stream: Option<StreamId>,
+    /// Streams of which the server has earlier entries that are not here, with the last of them: see
+    /// [`Client::earlier`](crate::Client::earlier).
+    pub earlier: Vec<(StreamId, Seq)>,
     /// The groups that the device is in.
     pub groups: Vec<Group>,
     /// The version of the template catalogue; 0 while there is none.
@@ -151,6 +154,10 @@ pub struct Counters {
     /// Times of reading that were forgotten because more than 32 of one stream waited: what was read then counts as read
     /// with what came next.
     pub reading_times_over_bound: u64,
+    /// Entries that came by the page.
+    pub entries_paged: u64,
+    /// Pages that came again, or were not asked for, and were ignored.
+    pub pages_repeated: u64,
     /// Hellos sent.
     pub hellos: u64,
     /// Times that this outbox was found to be a copy and drew a new epoch.

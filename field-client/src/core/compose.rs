@@ -26,8 +26,8 @@ pub(crate) struct Outgoing {
 /// How a frame is to be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Qos {
-    /// Cursors, which are repeated until their echo, and a live position, which a newer one will replace: the broker's
-    /// word that it has them would help nobody.
+    /// Cursors and requests of pages, which are repeated until their answer, and a live position, which a newer one will
+    /// replace: the broker's word that it has them would help nobody.
     AtMostOnce,
     /// Everything else.
     AtLeastOnce,
@@ -95,6 +95,7 @@ impl Core {
     fn compose(&mut self, session: InStep, now: Now) -> Option<wire::UpFrame> {
         let mut frame = wire::UpFrame {
             known: self.claim_due(),
+            page: self.page_due(now),
             ..wire::UpFrame::default()
         };
         if let Positions::Owed { times } = session.positions {
@@ -293,7 +294,10 @@ impl Room {
         let taken = frame.encoded_len() + FRAME_HEAD_BYTES;
         Self {
             left: FRAME_BYTES_TARGET.saturating_sub(taken),
-            used: frame.hello.is_some() || frame.positions.is_some() || frame.known.is_some(),
+            used: frame.hello.is_some()
+                || frame.positions.is_some()
+                || frame.known.is_some()
+                || frame.page.is_some(),
         }
     }
 

@@ -66,6 +66,8 @@ struct Stream {
     kind: StreamKind,
     /// Of the entries, with the writes that are under way; 0 for none.
     newest: u64,
+    /// Up to here entries may be on the server alone, with the writes that are under way; 0 for none.
+    horizon: u64,
 }
 
 /// All that the device holds.
@@ -100,6 +102,7 @@ impl Inbox {
             due: None,
             kind: cursor.kind,
             newest: cursor.newest,
+            horizon: cursor.horizon,
         };
         self.streams.insert(stream, state);
     }
@@ -139,6 +142,7 @@ impl Inbox {
             stream.read = stream.read.min(last);
             stream.read_steps.retain(|step| step.read <= last);
             stream.newest = stream.newest.min(last);
+            stream.horizon = stream.horizon.min(last);
             stream.confirmed = Cumulative::default();
             stream.confirmed_read = 0;
             stream.reports = 0;
@@ -182,6 +186,31 @@ impl Inbox {
             if kind == StreamKind::Broadcast {
                 state.kind = kind;
             }
+        }
+    }
+
+    /// The last entry of a stream that may be on the server alone.
+    pub(crate) fn horizon(&self, stream: StreamId) -> Option<Seq> {
+        Seq::new(self.streams.get(&stream)?.horizon)
+    }
+
+    /// The same of all streams that have one.
+    pub(crate) fn horizons(&self) -> impl Iterator<Item = (StreamId, Seq)> + '_ {
+        let horizon = |(&stream, state): (&StreamId, &Stream)| Some((stream, Seq::new(state.horizon)?));
+        self.streams.iter().filter_map(horizon)
+    }
+
+    /// Entries up to `last` were skipped, to be had by the page.
+    pub(crate) fn raise_horizon(&mut self, stream: StreamId, last: u64) {
+        if let Some(state) = self.streams.get_mut(&stream) {
+            state.horizon = state.horizon.max(last);
+        }
+    }
+
+    /// Everything above `last` is here.
+    pub(crate) fn lower_horizon(&mut self, stream: StreamId, last: u64) {
+        if let Some(state) = self.streams.get_mut(&stream) {
+            state.horizon = state.horizon.min(last);
         }
     }
 
@@ -237,6 +266,7 @@ impl Inbox {
                 confirmed_read: state.confirmed_read,
                 kind: state.kind,
                 newest: state.newest,
+                horizon: state.horizon,
             })
     }
 
@@ -512,6 +542,7 @@ impl Inbox {
             due: None,
             kind: StreamKind::Conversation,
             newest: 0,
+            horizon: 0,
         }))
     }
 

@@ -25,6 +25,7 @@ mod compose;
 mod inbox;
 mod known;
 mod outbox;
+mod pages;
 mod receive;
 mod repetition;
 mod restored;
@@ -47,6 +48,7 @@ pub(crate) use bounds::{Fill, NotTaken};
 pub(crate) use clock::{Boot, Moment, Now, Reading, Steady};
 pub(crate) use compose::{Outgoing, Qos};
 pub(crate) use known::{Grant, Topics};
+pub(crate) use pages::{Ask, Paged};
 pub(crate) use server_clock::{Contact, ServerClock};
 pub(crate) use thinning::{Thinned, thin};
 pub(crate) use write::{
@@ -62,6 +64,7 @@ use compose::FRAME_BYTES_TARGET;
 use inbox::Inbox;
 use known::Known;
 use outbox::{Outbox, State};
+use pages::Pages;
 use repetition::Repetition;
 use restored::Kept;
 use session::{Session, SessionState};
@@ -157,6 +160,8 @@ pub(crate) enum Event {
     InStep,
     /// The store behind the server is another one: what was shown and not confirmed is for the next screen.
     AnotherStore,
+    /// What became of the page that [`Core::ask_earlier`] asked for.
+    Paged { stream: StreamId, paged: Paged },
     /// The epoch that was in reserve is used: [`Core::provide_epoch`] wants another.
     EpochUsed,
 }
@@ -185,6 +190,7 @@ pub(crate) struct Core {
     named: BTreeSet<Named>,
     known: Known,
     server_clock: ServerClock,
+    pages: Pages,
     writes: Writes,
     events: VecDeque<Event>,
     counters: Counters,
@@ -225,6 +231,7 @@ impl Core {
             named: loaded.named,
             known: Known::new(loaded.groups, loaded.catalogue),
             server_clock: loaded.server_clock,
+            pages: Pages::default(),
             writes: Writes::default(),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -527,6 +534,7 @@ impl Core {
                     let forgotten = self.inbox.read_stored(stream, read, now);
                     self.counters.reading_times_over_bound += u64::from(forgotten);
                 }
+                Effect::PageStored(stream) => self.page_stored(stream),
                 Effect::GroupsStored(groups) => self.groups_stored(groups),
                 Effect::CatalogueStored(stored) => self.catalogue_stored(stored),
                 // Of a store that is not the device's any more.

@@ -223,6 +223,7 @@ impl Core {
         if self.take_entries(&delivery, &mut batch, now) == Origin::Forked {
             origin = Origin::Forked;
         }
+        self.take_pages(&frame.pages, session.welcome_ms, &mut batch, now);
         self.take_cursors(&frame.cursors, now);
         self.settle_positions(frame, now);
         let forked = origin == Origin::Forked && self.fork(&mut batch);
@@ -400,6 +401,7 @@ impl Core {
             };
             match self.inbox.admit_skip(stream, first, last, now) {
                 Admission::New => {
+                    self.note_skipped(stream, last, skip.reason());
                     touched.entry(stream).or_default();
                 }
                 Admission::Repeated => self.counters.entries_repeated += 1,
@@ -474,37 +476,47 @@ impl Core {
                 }
                 urgent
             }
-            ReceivedEntry::Full {
-                author,
-                server_ms,
-                device_ms,
-                author_op,
-                urgent,
-                reply_to,
-                reply_stream,
-                expires_ms,
-                body,
-            } => {
-                let entry = Entry {
-                    stream,
-                    seq,
-                    author,
-                    author_name: None,
-                    server_ms: Some(server_ms),
-                    device_ms,
-                    author_op,
-                    urgent,
-                    reply_to,
-                    reply_stream,
-                    expires_ms,
-                    body,
-                    reply: None,
-                    member_name: None,
-                };
-                batch.mutations.push(Mutation::PutEntry { incarnation, entry });
+            ReceivedEntry::Full { urgent, .. } => {
+                if let Some(entry) = Self::entry_in_full(stream, seq, entry) {
+                    batch.mutations.push(Mutation::PutEntry { incarnation, entry });
+                }
                 urgent
             }
         }
+    }
+
+    /// An entry as it is stored; `None` for one that names an operation alone.
+    pub(super) fn entry_in_full(stream: StreamId, seq: Seq, entry: ReceivedEntry) -> Option<Entry> {
+        let ReceivedEntry::Full {
+            author,
+            server_ms,
+            device_ms,
+            author_op,
+            urgent,
+            reply_to,
+            reply_stream,
+            expires_ms,
+            body,
+        } = entry
+        else {
+            return None;
+        };
+        Some(Entry {
+            stream,
+            seq,
+            author,
+            author_name: None,
+            server_ms: Some(server_ms),
+            device_ms,
+            author_op,
+            urgent,
+            reply_to,
+            reply_stream,
+            expires_ms,
+            body,
+            reply: None,
+            member_name: None,
+        })
     }
 
     /// Cursors on the server's disk. Not written by themselves: forgetting one costs one report.

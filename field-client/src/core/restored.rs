@@ -105,6 +105,7 @@ impl Core {
         }
         self.void_run(void, batch);
         self.accepted = Cumulative::default();
+        self.end_pages();
         match restored {
             Some(restored) => self.fork_inbox(server, restored, batch, now),
             None => self.inbox.clear(),

@@ -127,6 +127,7 @@ impl Core {
     pub(crate) fn handle_disconnected(&mut self) {
         self.session.state = SessionState::Offline;
         self.known.end_connection();
+        self.end_pages();
     }
 
     /// Whether the server has answered the hello.
@@ -209,6 +210,7 @@ impl Core {
             .measured(now.mono.saturating_duration_since(hello.at.mono));
         self.repetition.progress();
         self.window.handle_acknowledged(0, 0, hello.at.mono, now.mono);
+        self.pages.repeat();
         self.session.state = SessionState::InStep(InStep {
             hello,
             welcome_ms,
@@ -258,6 +260,7 @@ impl Core {
             self.inbox.oldest_reported(),
             voids,
             positions,
+            self.pages.oldest_sent(),
         ];
         parts.into_iter().flatten().min()
     }
@@ -278,6 +281,7 @@ impl Core {
         self.repetition.expired();
         self.outbox.repeat_sent_before(before);
         self.inbox.repeat_reported_before(before);
+        self.pages.repeat_sent_before(before);
         for void in self.voids.values_mut() {
             void.sent = void.sent.filter(|&at| at > before);
         }

@@ -3,6 +3,7 @@
 mod bounds;
 mod clocks;
 mod known;
+mod pages;
 mod pair;
 mod restored;
 

@@ -93,6 +93,8 @@ pub(crate) struct StoredCursor {
     pub(crate) kind: StreamKind,
     /// The highest seq of an entry that is held: what a reply answers that does not say; 0 while there is none.
     pub(crate) newest: u64,
+    /// Up to this number entries may be on the server alone, to be had by the page; 0 where all are here.
+    pub(crate) horizon: u64,
 }
 
 /// How far a stream was read at a moment.
@@ -177,6 +179,8 @@ pub(crate) enum Mutation {
     },
     /// An entry of somebody.
     PutEntry { incarnation: Incarnation, entry: Entry },
+    /// An entry of a page. One that is here already stays as it is; nothing of a page is new to the screen.
+    PutEarlier { incarnation: Incarnation, entry: Entry },
     /// An entry that is the device's own operation: its content is in the outbox under `id`, or, where it came
     /// before, in the inbox.
     PutOwn {
@@ -241,6 +245,8 @@ pub(crate) enum Effect {
         stream: StreamId,
         read: u64,
     },
+    /// A page of the stream may be shown, and the next one asked for.
+    PageStored(StreamId),
     /// Their topics may be subscribed, and then reported.
     GroupsStored(Vec<Group>),
     /// It may be reported and used.

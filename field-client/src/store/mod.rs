@@ -10,7 +10,7 @@
 //! | voids | first number | count, reason |
 //! | inbox | incarnation, stream, seq | the entry |
 //! | own | epoch, operation number | key in the inbox of the entry that it became |
-//! | cursors | incarnation, stream | what is held, read and confirmed, and what the stream is for |
+//! | cursors | incarnation, stream | what is held, read and confirmed, what is on the server alone, and what the stream is for |
 //! | unshown | incarnation, stream, seq | whether it is urgent |
 //! | kept | operation number | an operation that the server has accepted, in case that it loses it |
 //! | seen | stream, author, operation number | digest of what was shown and may come again |
@@ -489,6 +489,13 @@ fn apply(transaction: &mut dyn Transaction, device: DeviceId, mutation: &Mutatio
             Ok(())
         }
         Mutation::PutEntry { incarnation, entry } => put_entry(transaction, *incarnation, entry),
+        Mutation::PutEarlier { incarnation, entry } => {
+            let key = entry_key(*incarnation, entry.stream, entry.seq);
+            match transaction.get(Table::Inbox, &key)? {
+                Some(_) => Ok(()),
+                None => transaction.put(Table::Inbox, &key, &EntryRecord::of(entry).encode_to_vec()),
+            }
+        }
         Mutation::PutOwn {
             incarnation,
             stream,

@@ -211,6 +211,8 @@ pub(super) struct CursorRecord {
     read_steady: Option<ReadingRecord>,
     #[prost(message, repeated, tag = "13")]
     read_steps: Vec<ReadStepRecord>,
+    #[prost(uint64, tag = "14")]
+    horizon: u64,
 }
 
 /// How far a stream was read at an earlier moment.
@@ -246,6 +248,7 @@ impl CursorRecord {
             confirmed_read: cursor.confirmed_read,
             kind: cursor.kind.into(),
             newest: cursor.newest,
+            horizon: cursor.horizon,
             ..Self::of_set(&cursor.held)
         }
     }
@@ -280,6 +283,7 @@ impl CursorRecord {
             confirmed_read: record.confirmed_read,
             kind: StreamKind::try_from(record.kind).map_err(|_| bad())?,
             newest: record.newest,
+            horizon: record.horizon,
         })
     }
 }

@@ -386,6 +386,7 @@ fn entries_and_positions_are_there_together(disk: &impl Disk) {
         confirmed_read: 1,
         kind: StreamKind::Broadcast,
         newest: 6,
+        horizon: 1,
     };
     {
         let mut store = open(disk);

@@ -7,6 +7,8 @@
 //! PUBACKs ride with what leaves next, as `connection.rs` has them; the broker's leave at once. The server's disk takes
 //! 5 ms.
 
+mod earlier;
+
 use super::super::harness::{Device, Link, urgent};
 use super::super::{Draft, Grant, PostId, Qos};
 use prost::Message;
@@ -60,6 +62,16 @@ struct Lane {
     owes_ack: Option<Instant>,
 }
 
+/// What becomes of requests of pages, and of pages.
+#[derive(Debug, Clone, Copy)]
+enum Pages {
+    Arrive,
+    /// Some do not, and some arrive twice.
+    Lossy {
+        seen: u64,
+    },
+}
+
 struct World {
     device: Device,
     bridge: Bridge,
@@ -78,6 +90,7 @@ struct World {
     heads: BTreeMap<StreamId, u64>,
     /// Operations that another device has sent.
     others: u64,
+    pages: Pages,
 }
 
 pub(super) fn office() -> DeviceId {
@@ -141,6 +154,7 @@ impl World {
             accepted: BTreeMap::new(),
             heads,
             others: 0,
+            pages: Pages::Arrive,
         }
     }
 
@@ -177,6 +191,29 @@ impl World {
     }
 
     fn publish(&mut self, way: Way, payload: Vec<u8>, confirmed: bool) {
+        for _ in 0..self.copies(way, &payload) {
+            self.publish_once(way, payload.clone(), confirmed);
+        }
+    }
+
+    fn copies(&mut self, way: Way, payload: &[u8]) -> u32 {
+        let Pages::Lossy { seen } = &mut self.pages else {
+            return 1;
+        };
+        let is_of_page = match way {
+            Way::Up => wire::UpFrame::decode(payload).unwrap().page.is_some(),
+            Way::Down => !wire::DownFrame::decode(payload).unwrap().pages.is_empty(),
+        };
+        *seen += u64::from(is_of_page);
+        match *seen % 7 {
+            _ if !is_of_page => 1,
+            0 | 3 => 0,
+            2 | 5 => 2,
+            _ => 1,
+        }
+    }
+
+    fn publish_once(&mut self, way: Way, payload: Vec<u8>, confirmed: bool) {
         self.frames += payload.len();
         // An empty topic, a packet id, the alias.
         let body = 2 + if confirmed { 2 } else { 0 } + 4 + payload.len();
@@ -249,6 +286,13 @@ impl World {
                         .entries(fetch.stream, Page::After(fetch.after), fetch.limit, fetch.head)
                         .unwrap();
                     self.bridge.handle_fetched(fetch, entries, now);
+                }
+                Output::FetchBack(fetch) => {
+                    let entries = self
+                        .store
+                        .entries(fetch.stream, Page::Before(fetch.before), fetch.limit, u64::MAX)
+                        .unwrap();
+                    self.bridge.handle_fetched_back(fetch, entries, now);
                 }
                 Output::Look(look) => {
                     let found = self.store.find_old(&look).unwrap();
