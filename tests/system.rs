@@ -10,6 +10,7 @@ mod external_broker;
 #[cfg(feature = "fault-injection")]
 mod fault;
 mod groups;
+mod history;
 mod https;
 mod kill;
 mod mosquitto;

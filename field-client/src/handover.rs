@@ -9,15 +9,17 @@
 //!
 //! Bounds: 16 connections at once, a further one waits; a line of at most 1 MB, a longer one ends its connection.
 
+mod history;
 mod message;
 mod server;
 
 #[cfg(test)]
 mod tests;
 
+pub use history::HistoryReport;
 pub use message::{
-    CatalogueReport, EntryReport, GroupReport, MemberReport, ReplyReport, SendReport, SlotReport,
-    StatusReport, TemplateReport,
+    CatalogueReport, EarlierReport, EntryReport, GroupReport, MemberReport, ReplyReport, SendReport,
+    SlotReport, StatusReport, TemplateReport,
 };
 
 use crate::catalogue::BadReply;

@@ -3,6 +3,7 @@
 //! Its state stands in a folder beside the credentials file. While one process holds that folder the others hand over
 //! to it, so `send` works beside `listen`.
 
+mod history;
 mod listen;
 mod replay;
 mod reply;
@@ -41,6 +42,8 @@ enum Action {
     Reply(reply::Arguments),
     /// Print what the office writes, and tell the office that it was read
     Listen(listen::Arguments),
+    /// Print a conversation from before, also what the server alone has of it
+    History(history::Arguments),
     /// Drive a recorded trace
     Replay(replay::Arguments),
     /// Say what waits, how the link is, and which groups and quick replies there are
@@ -80,6 +83,7 @@ pub(crate) fn run(arguments: Arguments, format: Format) -> anyhow::Result<()> {
             (Action::Listen(arguments), _) => {
                 listen::run(&arguments, &driver, &name, interrupts, format).await
             }
+            (Action::History(arguments), _) => history::run(&arguments, &driver, &name, format).await,
             (Action::Replay(arguments), Some(trace)) => {
                 replay::run(&arguments, trace, &driver, interrupts, format).await
             }

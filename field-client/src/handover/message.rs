@@ -1,6 +1,6 @@
 //! What the processes say to each other: twins of the client's types that know JSON.
 
-use super::{HandoverError, millis};
+use super::{HandoverError, HistoryReport, millis};
 use crate::client::{Outcome, PostError};
 use crate::{Catalogue, Entry, LinkState, Message, Posted, ReplyMessage, Status, Urgency};
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,7 @@ pub(super) enum Request {
     },
     /// From here on entries come, each as a line.
     Listen,
+    History(HistoryMessage),
     Shown {
         stream: u32,
         seq: u64,
@@ -48,6 +49,7 @@ pub(super) enum Response {
     Templates(CatalogueReport),
     Waiting(u64),
     Entry(Box<EntryReport>),
+    History(HistoryReport),
     Error(String),
 }
 
@@ -76,6 +78,13 @@ impl Response {
     pub(super) fn into_templates(self) -> Result<CatalogueReport, HandoverError> {
         match self {
             Self::Templates(report) => Ok(report),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    pub(super) fn into_history(self) -> Result<HistoryReport, HandoverError> {
+        match self {
+            Self::History(report) => Ok(report),
             other => Err(other.unexpected()),
         }
     }
@@ -174,6 +183,37 @@ impl PostReplyMessage {
             expires_in_s: self.expires_in_s,
         };
         Some((message, Duration::from_millis(self.wait_ms)))
+    }
+}
+
+/// Which entries of a conversation are wanted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct HistoryMessage {
+    stream: u32,
+    before: Option<u64>,
+    limit: usize,
+    wait_ms: u64,
+}
+
+impl HistoryMessage {
+    pub(super) fn of(stream: StreamId, before: Option<Seq>, limit: usize, wait: Duration) -> Self {
+        Self {
+            stream: stream.number(),
+            before: before.map(Seq::number),
+            limit,
+            wait_ms: millis(wait),
+        }
+    }
+
+    /// `None` where a number is none.
+    pub(super) fn into_parts(self) -> Option<(StreamId, Option<Seq>, usize, Duration)> {
+        let wait = Duration::from_millis(self.wait_ms);
+        Some((
+            StreamId::new(self.stream)?,
+            optional(self.before, Seq::new)?,
+            self.limit,
+            wait,
+        ))
     }
 }
 
@@ -294,6 +334,8 @@ pub struct StatusReport {
     pub unshown: u64,
     /// The device's direct stream with the office, once it is known.
     pub office_stream: Option<String>,
+    /// Conversations of which the server has earlier entries that are not here.
+    pub earlier: Vec<EarlierReport>,
     /// The groups that the device is in.
     pub groups: Vec<GroupReport>,
     /// The version of the template catalogue; 0 while there is none.
@@ -306,6 +348,15 @@ pub struct StatusReport {
     pub epoch: String,
     /// Counts since the holder has opened the folder.
     pub counters: CountersReport,
+}
+
+/// A conversation of which the server has earlier entries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierReport {
+    /// The conversation.
+    pub stream: String,
+    /// The last of them.
+    pub until: u64,
 }
 
 /// A group that the device is in.
@@ -437,6 +488,10 @@ impl StatusReport {
             stream: group.stream.to_string(),
             title: group.title.clone(),
         });
+        let earlier = status.earlier.iter().map(|(stream, until)| EarlierReport {
+            stream: stream.to_string(),
+            until: until.number(),
+        });
         let counters = status.counters;
         Self {
             link: link.to_owned(),
@@ -448,6 +503,7 @@ impl StatusReport {
             parked: parked.collect(),
             unshown: status.unshown_entries,
             office_stream: status.office_stream.map(|stream| stream.to_string()),
+            earlier: earlier.collect(),
             groups: groups.collect(),
             catalogue_version: status.catalogue_version,
             catalogue_is_current: status.catalogue_is_current,

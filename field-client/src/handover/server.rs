@@ -1,5 +1,6 @@
 //! The holder's side: serves the socket for as long as it has the store.
 
+use super::history::history;
 use super::message::{CatalogueReport, EntryReport, FixMessage, Request, Response, StatusReport, line};
 use super::{ALREADY_HEARD, Confirm, ShortPath, confirm, read_line, reply, send};
 use crate::client::PostError;
@@ -188,6 +189,12 @@ async fn answer(client: &Client, request: Request, mut leaving: watch::Receiver<
         Request::Drained { wait_ms } => match client.wait_drained(Duration::from_millis(wait_ms)).await {
             Ok(ops) => Response::Waiting(ops),
             Err(error) => failed(error),
+        },
+        Request::History(wanted) => match wanted.into_parts() {
+            Some((stream, before, limit, wait)) => history(client, stream, before, limit, wait)
+                .await
+                .map_or_else(failed, Response::History),
+            None => Response::Error(NUMBERS_FROM_1.to_owned()),
         },
         Request::Shown { stream, seq } => confirmed(client, stream, seq, Confirm::Shown).await,
         Request::Read { stream, seq } => confirmed(client, stream, seq, Confirm::Read).await,

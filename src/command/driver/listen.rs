@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 /// An entry as `GET /streams/{id}/entries` gives it. `id` is null: devices know an entry by stream and seq, its id is
 /// never sent to them.
 #[derive(Serialize)]
-struct Entry<'a> {
+pub(super) struct Entry<'a> {
     stream: &'a str,
     seq: u64,
     id: Option<&'a str>,
@@ -96,7 +96,7 @@ fn event(member: &MemberReport) -> &'static str {
 
 impl<'a> Entry<'a> {
     /// `own_name` is what the device itself is called: nobody tells it.
-    fn of(entry: &'a EntryReport, own_name: &'a str) -> Self {
+    pub(super) fn of(entry: &'a EntryReport, own_name: &'a str) -> Self {
         // What others' devices write has a server's time; a device's own entry has its place alone.
         let own = entry.author_kind == "device" && entry.server_ms.is_none();
         let name = entry.author_name.as_deref().or(own.then_some(own_name));
@@ -120,6 +120,14 @@ impl<'a> Entry<'a> {
             reply_to: entry.reply_to,
             reply_to_stream: entry.reply_stream.as_deref(),
             body: Body::of(entry),
+        }
+    }
+
+    /// A line of its own.
+    pub(super) fn put(&self, entry: &EntryReport, format: Format) -> anyhow::Result<()> {
+        match format {
+            Format::Json => output::json(self),
+            Format::Human => self.print(entry.member.as_ref()),
         }
     }
 
@@ -173,11 +181,7 @@ async fn follow(driver: &Driver, own_name: &str, format: Format) -> anyhow::Resu
     loop {
         let mut listener = driver.listen().await?;
         while let Some(entry) = listener.next().await {
-            let shown = Entry::of(&entry, own_name);
-            match format {
-                Format::Json => output::json(&shown)?,
-                Format::Human => shown.print(entry.member.as_ref())?,
-            }
+            Entry::of(&entry, own_name).put(&entry, format)?;
             listener.confirm(&entry, Confirm::Shown).await?;
             listener.confirm(&entry, Confirm::Read).await?;
         }

@@ -5,7 +5,7 @@ use crate::output::{self, Format};
 use serde::Serialize;
 use std::time::Duration;
 use tokio::time::Instant;
-use waypost_field_client::handover::{Driver, StatusReport, TemplateReport};
+use waypost_field_client::handover::{Driver, EarlierReport, StatusReport, TemplateReport};
 
 /// A process that has just opened the folder is given this long to find out how the link is, and to fetch the quick
 /// replies.
@@ -40,6 +40,7 @@ pub(super) async fn run(driver: &Driver, format: Format) -> anyhow::Result<()> {
         parked,
         unshown,
         office_stream,
+        earlier,
         groups,
         catalogue_version,
         clock_offset_ms,
@@ -71,6 +72,11 @@ pub(super) async fn run(driver: &Driver, format: Format) -> anyhow::Result<()> {
             minutes % 60
         ))?;
     }
+    for EarlierReport { stream, until } in earlier {
+        output::line(format_args!(
+            "Earlier:       up to {stream}/{until} on the server"
+        ))?;
+    }
     for group in groups {
         output::line(format_args!(
             "Group:         {}, conversation {}",
@@ -94,7 +100,7 @@ pub(super) async fn run(driver: &Driver, format: Format) -> anyhow::Result<()> {
 }
 
 /// The status once the link has made up its mind and the quick replies are those of the server, or after a moment.
-async fn settled(driver: &Driver) -> anyhow::Result<StatusReport> {
+pub(super) async fn settled(driver: &Driver) -> anyhow::Result<StatusReport> {
     let deadline = Instant::now() + LINK_WAIT;
     loop {
         let status = driver.status().await?;
