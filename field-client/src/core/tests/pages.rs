@@ -116,6 +116,33 @@ fn a_page_is_stored_before_it_is_told_and_is_nothing_new_to_the_screen() {
     assert_eq!(ask(&mut device), Ask::NothingEarlier);
     let device = device.restart();
     assert_eq!(device.core.horizons(), []);
+    assert_eq!(device.core.unshown(), 2, "nor is it after a restart");
+}
+
+#[test]
+fn an_entry_that_came_ahead_of_its_page_stays_as_it_is_and_waits_to_be_shown() {
+    let mut device = Device::new();
+    device.in_step();
+    let ahead = entries(&device, vec![run(4, 900, &["900"])]);
+    device.receive(&ahead);
+    let skip = wire::DownFrame {
+        skips: vec![wire::SkipRange {
+            stream: 4,
+            first_seq: 1,
+            count: 900,
+            reason: SkipReason::Earlier.into(),
+        }],
+        ..device.down()
+    };
+    device.receive(&skip);
+    ask(&mut device);
+    let answer = page(&device, 901, 899, &["899", "another"]);
+    device.receive(&answer);
+    assert_eq!(
+        history(&device),
+        [(899, "899".to_owned()), (900, "900".to_owned())]
+    );
+    assert_eq!(device.restart().core.unshown(), 1);
 }
 
 #[test]
