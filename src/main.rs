@@ -1,7 +1,7 @@
 //! The binary of Waypost: subcommands, settings, wiring, shutdown and the log.
 //!
 //! What a command prints for its caller goes to standard output; errors and the log go to standard error. The exit
-//! status is 0, 1 for an error, or 2 for wrong usage.
+//! status is 0, 1 for an error, 2 for wrong usage, or 3 for a server whose data another one has taken over.
 
 mod archive;
 mod broker_choice;

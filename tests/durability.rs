@@ -82,6 +82,9 @@ impl Store for HeldStore {
     fn snapshot(&self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
         self.disk.snapshot(visit)
     }
+    fn check_owner(&self) -> Result<(), StoreError> {
+        self.disk.check_owner()
+    }
 }
 
 /// A broker of which the test holds both ends.

@@ -1,9 +1,9 @@
 //! The one writer: a thread that gathers what is waiting into one durable commit.
 
 use crate::core::Ticket;
-use crate::store::{Change, Store, StoreError};
+use crate::store::{Change, OWNER_EVERY, Store, StoreError};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use tokio::sync::mpsc as tokio_mpsc;
 
 /// How many changes one commit gathers at most; each is a record of at most a few kilobytes.
@@ -44,7 +44,20 @@ fn write_all(
     waiting: &Receiver<(Ticket, Vec<Change>)>,
     report: &tokio_mpsc::UnboundedSender<Result<Ticket, StoreError>>,
 ) {
-    while let Ok((first, mut changes)) = waiting.recv() {
+    loop {
+        let (first, mut changes) = match waiting.recv_timeout(OWNER_EVERY) {
+            Ok(write) => write,
+            // A commit looks by itself.
+            Err(RecvTimeoutError::Timeout) => match store.check_owner() {
+                Ok(()) => continue,
+                Err(error) => {
+                    // Whoever is gone needs no report.
+                    let _ = report.send(Err(error));
+                    return;
+                }
+            },
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let mut last = first;
         while changes.len() < CHANGES_MAX
             && let Ok((ticket, more)) = waiting.try_recv()

@@ -8,7 +8,7 @@ mod drive;
 mod office;
 mod vehicle;
 
-use super::serve::{Ready, SignIn, add_person, dashboard_url};
+use super::serve::{Ready, SignIn, add_person, dashboard_url, leave};
 use super::{Interrupts, block_on, device, speed};
 use crate::config::{Config, File, Flags};
 use crate::data_folder::{Addresses, DataFolder, write_private};
@@ -179,8 +179,7 @@ async fn demo(arguments: Arguments, data: &Path, format: Format) -> anyhow::Resu
         }
     };
     if let Some(error) = broken {
-        folder.withdraw();
-        return Err(error);
+        return leave(&folder, Err(error));
     }
     if format == Format::Human {
         eprintln!("The vehicles stop.");
@@ -192,8 +191,7 @@ async fn demo(arguments: Arguments, data: &Path, format: Format) -> anyhow::Resu
             server.stop().await
         })
         .await;
-    folder.withdraw();
-    stopped
+    leave(&folder, stopped)
 }
 
 /// The demo's dispatcher; a folder that was kept has one already.

@@ -5,18 +5,27 @@ use crate::config::{Config, File, Flags};
 use crate::data_folder::{Addresses, DataFolder};
 use crate::output::{self, Format};
 use crate::wiring::{Listeners, Server, WhenTaken};
-use crate::{secret, telemetry};
+use crate::{secret, telemetry, timestamp};
 use anyhow::Context;
 use serde::Serialize;
 use std::path::PathBuf;
 use waypost_bridge::Bridge;
 use waypost_bridge::person::{NewPerson, Role};
+use waypost_bridge::store::StoreError;
 use waypost_dispatch_api::hash_password;
 
 /// The address of the administrator who is made when there is nobody.
 const FIRST_EMAIL: &str = "admin@waypost.example";
 
+/// The exit status of a server whose data another one has taken over. Its own, so that whatever starts servers can leave this
+/// one alone: two that are started again and again would take the data from one another for ever.
+const TAKEN_OVER: i32 = 3;
+
 #[derive(clap::Args)]
+#[command(
+    after_help = "Exit status: 0 when it was asked to end, 1 for an error, 2 for wrong usage, 3 when another server has \
+                        taken over its data. Do not have it started again by itself after 3."
+)]
 pub(crate) struct Arguments {
     /// The settings; without it `waypost.toml` in this folder, where there is one
     #[arg(long, value_name = "FILE")]
@@ -89,13 +98,33 @@ async fn serve(config: Config, format: Format) -> anyhow::Result<()> {
         error = server.broken() => Some(error),
     };
     if let Some(error) = broken {
-        folder.withdraw();
-        return Err(error);
+        return leave(&folder, Err(error));
     }
     tracing::info!("stopping: no new connections; what was begun is put away");
     let stopped = interrupts.or_at_once(server.stop()).await;
+    leave(&folder, stopped)
+}
+
+/// Leaves the data folder, after a good end or a bad one. Where another server has it already this ends the process, with
+/// [`TAKEN_OVER`].
+pub(crate) fn leave(folder: &DataFolder, ended: anyhow::Result<()>) -> anyhow::Result<()> {
+    if let Err(error) = &ended
+        && let Some(StoreError::Fenced(taken)) = error.chain().find_map(|cause| cause.downcast_ref())
+    {
+        let since = taken
+            .by
+            .as_ref()
+            .and_then(|owner| timestamp::rfc3339(owner.since_ms));
+        let since = since.map_or(String::new(), |since| format!(" since {since}"));
+        eprintln!(
+            "error: {taken}{since}, so this server has ended. Nothing that it acknowledged is lost, and devices say the rest \
+             again. See to it that one server alone is started on these data"
+        );
+        // At once: what the engine does by itself it would do in the files of the other one, and `server.json` is his as well.
+        std::process::exit(TAKEN_OVER);
+    }
     folder.withdraw();
-    stopped
+    ended
 }
 
 /// Makes an administrator where nobody could sign in.

@@ -1,11 +1,15 @@
 //! The embedded default: fjall, a log-structured engine whose batches are atomic across keyspaces.
 
 use super::StoreError;
+use super::fence::Fence;
 use super::keys::Table;
 use super::kv::{KeyedStore, Order, OrderedKeys, Visit, Write};
 use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Duration;
 
 /// A store in a folder.
 pub type FjallStore = KeyedStore<FjallKeys>;
@@ -15,6 +19,8 @@ pub type FjallStore = KeyedStore<FjallKeys>;
 /// Three keyspaces, so that what is small and rewritten (`state`), what only grows (`log`) and positions (`track`)
 /// are compacted apart. The journal is bounded: an idle keyspace pins journal files until it is flushed.
 pub struct FjallKeys {
+    /// First, as it ends before fjall lets go of its lock.
+    fence: Fence,
     database: Database,
     state: Keyspace,
     log: Keyspace,
@@ -29,6 +35,9 @@ const OPEN_FILES_MAX: usize = 128;
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// Memory for what is not yet flushed, for each keyspace.
 const MEMTABLE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// How often fjall's lock is looked at, which threads of an earlier store in this process may keep for a moment.
+const RELEASE_ATTEMPTS: u32 = 10;
+const RELEASE_PAUSE: Duration = Duration::from_millis(20);
 
 impl std::fmt::Debug for FjallKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -48,6 +57,12 @@ impl FjallStore {
 
 impl FjallKeys {
     pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
+        fs::create_dir_all(folder).map_err(|error| engine(error.into()))?;
+        // fjall takes its lock and reads in one step, and the owner changes between the two.
+        if !is_released(folder).map_err(|error| engine(error.into()))? {
+            return Err(StoreError::Locked(folder.display().to_string()));
+        }
+        let fence = Fence::raise(folder)?;
         let database = Database::builder(folder)
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .cache_size(CACHE_BYTES)
@@ -64,6 +79,7 @@ impl FjallKeys {
         };
         let (state, log, track) = (keyspace("state")?, keyspace("log")?, keyspace("track")?);
         Ok(Self {
+            fence,
             database,
             state,
             log,
@@ -138,8 +154,29 @@ impl OrderedKeys for FjallKeys {
                 None => batch.remove(keyspace, key),
             }
         }
-        batch.commit().map_err(engine)
+        self.fence.around(|| batch.commit().map_err(engine))
     }
+
+    fn check_owner(&self) -> Result<(), StoreError> {
+        self.fence.check()
+    }
+}
+
+/// Whether nobody holds fjall's lock.
+fn is_released(folder: &Path) -> std::io::Result<bool> {
+    let file = match File::options().write(true).open(folder.join("lock")) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    for _ in 0..RELEASE_ATTEMPTS {
+        match file.try_lock() {
+            Ok(()) => return file.unlock().map(|()| true),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(RELEASE_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Ok(false)
 }
 
 fn engine(error: fjall::Error) -> StoreError {

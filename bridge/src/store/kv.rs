@@ -34,8 +34,12 @@ pub trait OrderedKeys: Send + Sync + 'static {
     /// Visits every record there is, as all of them were at one moment, in the order of their keys, until told to stop.
     fn snapshot(&self, visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
-    /// All or nothing; durable when it returns.
+    /// All or nothing; durable when it returns. Only as the owner of the store: an engine with transactions makes sure of it
+    /// within this one, an engine in files before and after it.
     fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError>;
+
+    /// Makes sure that nobody else has taken the store over; [`StoreError::Fenced`] where it is so.
+    fn check_owner(&self) -> Result<(), StoreError>;
 }
 
 /// Called with a key and its value; says whether to go on.
@@ -315,6 +319,10 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
 
     fn snapshot(&self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
         self.0.snapshot(visit)
+    }
+
+    fn check_owner(&self) -> Result<(), StoreError> {
+        self.0.check_owner()
     }
 }
 

@@ -8,6 +8,7 @@ mod conformance;
 mod copy;
 mod engine;
 mod export;
+mod fence;
 mod fjall;
 mod keys;
 mod kv;
@@ -22,6 +23,8 @@ pub use engine::{Engine, UnknownEngine};
 pub use export::{
     Decoder, Encoder, Fresh, Named, NotAnExport, Pair, RestoreError, encode_record, export, restore,
 };
+pub(crate) use fence::OWNER_EVERY;
+pub use fence::{Owner, TakenOver};
 pub use fjall::{FjallKeys, FjallStore};
 pub use kv::{KeyedStore, Order, OrderedKeys, Visit, Write};
 pub use memory::{MemoryKeys, MemoryStore};
@@ -105,6 +108,13 @@ pub trait Store: Send + Sync + 'static {
     /// backup holds. Commits go on meanwhile where the engine can read at a moment that is past (fjall), and wait where it
     /// cannot (sled).
     fn snapshot(&self, visit: &mut Visit<'_>) -> Result<(), StoreError>;
+
+    /// Makes sure that nobody else has taken the store over: each commit does so itself, and a server that has nothing to
+    /// commit asks.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`].
+    fn check_owner(&self) -> Result<(), StoreError>;
 }
 
 /// A store that failed. Retrying does not help: the disk, its room or its rights need a person.
@@ -121,6 +131,10 @@ pub enum StoreError {
     /// Another process has the data folder.
     #[error("another process uses the data folder {0}; stop it first, or choose another folder with --data")]
     Locked(String),
+    /// Another process has taken the store over, though this one had it. Nothing that was acknowledged is lost, and the
+    /// process has to end at once: nobody may be told anything by it any more.
+    #[error("{0}; this process writes nothing more, and nothing that it acknowledged is lost")]
+    Fenced(TakenOver),
 }
 
 /// One change to the store.

@@ -12,6 +12,7 @@
 //! sled shows a batch before it is flushed. Here a reader waits for the commit that is under way: what is read is on disk.
 
 use super::StoreError;
+use super::fence::Fence;
 use super::kv::{KeyedStore, Order, OrderedKeys, Visit, Write};
 use sled::{Batch, Db};
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ pub type SledStore = KeyedStore<SledKeys>;
 /// One tree, as a batch is atomic within one: under [`RECORDS`] and a key its value, or how many parts it has, and under
 /// [`PARTS`], the key and a number each part.
 pub struct SledKeys {
+    /// First, as it ends before the lock.
+    fence: Fence,
     database: Db,
     /// The file that `database` writes, to sync it.
     file: File,
@@ -92,6 +95,7 @@ impl SledKeys {
         if !is_released(&file)? {
             return Err(locked());
         }
+        let fence = Fence::raise(folder)?;
         let database = sled::Config::new()
             .path(folder)
             .cache_capacity(CACHE_BYTES)
@@ -99,6 +103,7 @@ impl SledKeys {
             .map_err(engine)?;
         sync_names(folder)?;
         Ok(Self {
+            fence,
             database,
             file,
             health: RwLock::new(Health::Whole),
@@ -219,11 +224,15 @@ impl OrderedKeys for SledKeys {
         for (key, value) in &writes {
             self.stage(&mut batch, key, value.as_deref())?;
         }
-        let written = self.write_through(batch);
+        let written = self.fence.around(|| self.write_through(batch));
         if written.is_err() {
             *health = Health::Failed;
         }
         written
+    }
+
+    fn check_owner(&self) -> Result<(), StoreError> {
+        self.fence.check()
     }
 }
 
