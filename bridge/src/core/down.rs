@@ -201,7 +201,7 @@ impl Core {
         let Some(session) = self.sessions.get(&device) else {
             return;
         };
-        if session.fetching {
+        if session.fetching || (session.dispute.is_open() && session.phase != Phase::Forked) {
             return;
         }
         if let Some(fetch) = self.next_horizon(device) {
@@ -633,8 +633,9 @@ impl Core {
         if std::mem::take(&mut session.ack_due)
             && let Some(ledger) = self.ledgers.get(&(device, session.epoch))
         {
-            frame.accepted_through = ledger.durable.through();
-            frame.accepted_ranges = ledger.durable.to_wire_within(ACCEPTED_RANGES_MAX);
+            let accepted = session.dispute.acknowledgeable(ledger.durable.clone());
+            frame.accepted_through = accepted.through();
+            frame.accepted_ranges = accepted.to_wire_within(ACCEPTED_RANGES_MAX);
         }
         if session.groups.due || session.catalogue.due {
             session.small_said = Some(now.monotonic);

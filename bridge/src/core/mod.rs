@@ -15,6 +15,7 @@ mod broadcasts;
 mod catalogue;
 mod clocks;
 mod directory;
+mod dispute;
 mod down;
 mod groups;
 mod history;
@@ -683,6 +684,9 @@ impl Core {
                     .or_default()
                     .durable
                     .insert_range(first, last);
+                if let (Some(first), Some(last)) = (OpNumber::new(first), OpNumber::new(last)) {
+                    self.compare_durable(device, epoch, first, last);
+                }
                 if let Some(session) = self
                     .sessions
                     .get_mut(&device)

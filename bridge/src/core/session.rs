@@ -1,5 +1,6 @@
 //! Sessions: from a device's hello to the next one, or to the end of its connection.
 
+use super::dispute::Dispute;
 use super::down::Item;
 use super::horizon::Horizon;
 use super::pages::Paging;
@@ -53,6 +54,7 @@ pub(super) struct Session {
     pub(super) echoes: BTreeSet<StreamId>,
     pub(super) refusals: Vec<wire::Refusal>,
     pub(super) forked_op: Option<OpNumber>,
+    pub(super) dispute: Dispute,
 
     // The entries under way.
     pub(super) window: Window,
@@ -405,6 +407,7 @@ impl Core {
             echoes: BTreeSet::new(),
             refusals: Vec::new(),
             forked_op: None,
+            dispute: Dispute::default(),
             window: Window::new(self.options.frame_bytes, self.options.window_bytes),
             flows: BTreeMap::new(),
             under_way: BTreeMap::new(),

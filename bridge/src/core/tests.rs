@@ -5,6 +5,7 @@ mod broadcasts;
 mod catalogue;
 mod clocks;
 mod earlier;
+mod forks;
 mod groups;
 mod lanes;
 mod owntracks;

@@ -75,7 +75,15 @@ impl Core {
         let Repeated { device, tag, op, .. } = repeated;
         if same {
             metrics::counter!("waypost_bridge_operations_repeated_total").increment(1);
-            self.in_session(device, tag, |session| session.ack_due = true);
+            let mut held = Vec::new();
+            self.in_session(device, tag, |session| {
+                session.ack_due = true;
+                held = session.dispute.settle(op);
+            });
+            for (stamp, operation) in held {
+                self.handle_operation(device, stamp, operation, now);
+            }
+            self.commit();
             return;
         }
         let Some(session) = self
@@ -87,9 +95,35 @@ impl Core {
         };
         if session.phase != Phase::Forked {
             session.phase = Phase::Forked;
+            session.dispute.lose();
+            session.gathered.clear();
             self.effects.push(Effect::Forked { device, tag, op });
             self.log_event(EventKind::DeviceForked(device), now);
             self.commit();
+        }
+    }
+
+    /// Has operations compared that came while those before them were on their way to the disk, where these are now.
+    pub(super) fn compare_durable(
+        &mut self,
+        device: DeviceId,
+        epoch: Epoch,
+        first: OpNumber,
+        last: OpNumber,
+    ) {
+        let session = self.sessions.get_mut(&device);
+        let Some(session) = session.filter(|session| session.epoch == epoch) else {
+            return;
+        };
+        let tag = session.tag;
+        for (op, digest) in session.dispute.durable(first, last) {
+            self.outputs.push_back(Output::Compare(Repeated {
+                device,
+                tag,
+                epoch,
+                op,
+                digest,
+            }));
         }
     }
 
@@ -134,6 +168,17 @@ impl Core {
             return;
         };
         let (tag, epoch) = (session.tag, session.epoch);
+        if session.dispute.is_open() && !self.is_taken(device, epoch, operation.op) {
+            // Above a fork it would be said again under another number.
+            let held = self
+                .sessions
+                .get_mut(&device)
+                .is_some_and(|session| session.dispute.hold(stamp, operation));
+            if !held {
+                metrics::counter!("waypost_bridge_operations_deferred_total").increment(1);
+            }
+            return;
+        }
         let NumberedOperation {
             op,
             age_s,
@@ -143,8 +188,16 @@ impl Core {
         let ledger = self.ledgers.entry((device, epoch)).or_default();
         let (through, is_durable) = (ledger.staged.through(), ledger.durable.contains(op.number()));
         if self.is_taken(device, epoch, op) {
-            // While it is still being written, its acknowledgement is under way.
+            let Some(session) = self.sessions.get_mut(&device) else {
+                return;
+            };
+            // While it is still being written, its acknowledgement is under way. Where another session has said it, it may be
+            // something else.
+            if !is_durable && !session.dispute.has_taken(op) {
+                session.dispute.open_until_durable(op, digest);
+            }
             if is_durable {
+                session.dispute.open(op);
                 self.outputs.push_back(Output::Compare(Repeated {
                     device,
                     tag,
@@ -173,6 +226,9 @@ impl Core {
         };
         if !self.take_number(device, epoch, op.number(), op.number()) {
             return;
+        }
+        if let Some(session) = self.sessions.get_mut(&device) {
+            session.dispute.take(op);
         }
         self.changes.push(Change::TakeOperation {
             device,
