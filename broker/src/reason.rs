@@ -91,6 +91,8 @@ pub enum Reason {
     SessionQueueFull,
     /// A detached session ended because nobody came back to it in time.
     SessionExpired,
+    /// A CONNACK, SUBACK or UNSUBACK would be larger than the client's maximum packet size.
+    AnswerTooLarge,
 }
 
 /// What the broker does about a [`Reason`] towards the client.
@@ -104,7 +106,7 @@ pub(crate) struct Codes {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 42] = [
+    pub const ALL: [Reason; 43] = [
         Reason::ClientDisconnected,
         Reason::ConnectionLost,
         Reason::HandshakeTimeout,
@@ -147,6 +149,7 @@ impl Reason {
         Reason::SessionLimit,
         Reason::SessionQueueFull,
         Reason::SessionExpired,
+        Reason::AnswerTooLarge,
     ];
 
     /// The label of this reason in metrics and logs.
@@ -189,6 +192,7 @@ impl Reason {
             Reason::Administrative => "administrative",
             Reason::ShuttingDown => "shutting_down",
             Reason::TooLargeForReceiver => "too_large_for_receiver",
+            Reason::AnswerTooLarge => "answer_too_large",
             Reason::Expired => "expired",
             Reason::HintDropped => "hint_dropped",
             Reason::SessionLimit => "session_limit",
@@ -238,6 +242,7 @@ impl Reason {
             Reason::Administrative => "ended by the operator",
             Reason::ShuttingDown => "the server is shutting down; it will be back",
             Reason::TooLargeForReceiver => "larger than the receiver takes",
+            Reason::AnswerTooLarge => "the answer would be larger than the client takes",
             Reason::Expired => "expired",
             Reason::HintDropped => "too many hints waited",
             Reason::SessionLimit => "too many sessions; let some expire or connect with clean start",
@@ -273,7 +278,7 @@ impl Reason {
             }
             Reason::Malformed => (0x81, None),
             Reason::ProtocolError => (0x82, None),
-            Reason::PacketTooLarge | Reason::TooLargeForReceiver => (0x95, None),
+            Reason::PacketTooLarge | Reason::TooLargeForReceiver | Reason::AnswerTooLarge => (0x95, None),
             Reason::TopicInvalid => (0x90, Some(5)),
             Reason::FilterInvalid => (0x8F, None),
             Reason::TopicAliasInvalid => (0x94, None),

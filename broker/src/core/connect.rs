@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::Connection;
+use super::encode::connack_bytes;
 use super::link::Hint;
 use super::message::Version;
 use super::packet::{ConnAck, Connect, Output, SessionPresent};
@@ -35,20 +36,6 @@ impl Core {
     ) -> Result<usize, Reason> {
         // What is over by now is not taken up again.
         self.handle_due(now);
-        if let Err(reason) = self.judge_connect(&connect, &principal) {
-            self.counters.count(reason, 1);
-            return Err(reason);
-        }
-        let present = self.make_way(&connect, &principal, now);
-        let session = self
-            .clients
-            .get(&principal.client_id)
-            .copied()
-            .unwrap_or_else(|| {
-                let key = self.sessions.insert(Session::new(principal.clone()));
-                self.clients.insert(Arc::clone(&principal.client_id), key);
-                key
-            });
         let asked_s = connect.keep_alive_s;
         let keep_alive_s = match connect.version {
             // [MQTT-3.2.2-22] the server's own keep-alive holds, where it says one.
@@ -59,14 +46,32 @@ impl Core {
         };
         let asked_expiry_s = connect.session_expiry_s;
         let expiry_s = asked_expiry_s.min(self.limits.session_expiry_max_s());
-        let mut connection = Connection::new(principal.clone(), connect.version, session, keep_alive_s, now);
-        connection.say(Output::ConnAck(ConnAck {
-            session_present: present,
+        let answer = ConnAck {
+            session_present: SessionPresent::No,
             // [MQTT-3.2.2-21] where it is not the client's own.
             session_expiry_s: (expiry_s != asked_expiry_s).then_some(expiry_s),
             // [MQTT-3.2.2-16] a client that sent none learns its identifier.
             assigned_client_id: (client_id_from == ClientIdFrom::Server).then(|| principal.client_id.clone()),
             server_keep_alive_s: (keep_alive_s != asked_s).then_some(keep_alive_s),
+        };
+        if let Err(reason) = self.judge_connect(&connect, &principal, &answer) {
+            self.counters.count(reason, 1);
+            return Err(reason);
+        }
+        let session_present = self.make_way(&connect, &principal, now);
+        let session = self
+            .clients
+            .get(&principal.client_id)
+            .copied()
+            .unwrap_or_else(|| {
+                let key = self.sessions.insert(Session::new(principal.clone()));
+                self.clients.insert(Arc::clone(&principal.client_id), key);
+                key
+            });
+        let mut connection = Connection::new(principal.clone(), connect.version, session, keep_alive_s, now);
+        connection.say(Output::ConnAck(ConnAck {
+            session_present,
+            ..answer
         }));
         let key = self.connections.insert(connection);
         self.live += 1;
@@ -124,9 +129,21 @@ impl Core {
         self.end_subscriptions(key, &forbidden, is_forbidden);
     }
 
-    fn judge_connect(&mut self, connect: &Connect, principal: &Principal) -> Result<(), Reason> {
+    fn judge_connect(
+        &mut self,
+        connect: &Connect,
+        principal: &Principal,
+        answer: &ConnAck,
+    ) -> Result<(), Reason> {
         if self.shutting_down {
             return Err(Reason::ShuttingDown);
+        }
+        // [MQTT-3.1.2-24] whoever does not take the answer cannot be told that it is let in.
+        if connect
+            .packet_bytes_max
+            .is_some_and(|max| connack_bytes(answer) > max as usize)
+        {
+            return Err(Reason::AnswerTooLarge);
         }
         if principal.client_id.is_empty() {
             return Err(Reason::ClientIdInvalid);

@@ -16,6 +16,8 @@ use crate::reason::Reason;
 
 /// Topics this short are not worth an alias: the property that carries it has three bytes.
 const ALIAS_WORTHWHILE_BYTES: usize = 4;
+/// A CONNACK of version 5 without properties.
+const REFUSAL_BYTES: usize = 5;
 
 /// Writes the packets of one connection.
 #[derive(Debug)]
@@ -217,12 +219,32 @@ impl Encoder {
     }
 }
 
-/// The CONNACK that turns a client down, within the largest packet that it takes; empty where 3.1.1 has no code for it and the
-/// connection is just closed.
+/// How many bytes the CONNACK has that lets a client of version 5 in. Known before it is let in: where that is more than it takes
+/// there is nothing that it could be told [MQTT-3.1.2-24].
+pub(crate) fn connack_bytes(connack: &ConnAck) -> usize {
+    // Receive maximum, maximum packet size and topic alias maximum, which it always has.
+    let always = 3 + 5 + 3;
+    let properties = always
+        + connack.session_expiry_s.map_or(0, |_| 5)
+        + connack.assigned_client_id.as_ref().map_or(0, |id| 3 + id.len())
+        + connack.server_keep_alive_s.map_or(0, |_| 3);
+    let remaining = 2 + varint_len(properties) + properties;
+    1 + varint_len(remaining) + remaining
+}
+
+/// How many bytes a SUBACK or UNSUBACK of version 5 has at least, for so many filters.
+pub(crate) fn suback_bytes(filters: usize) -> usize {
+    let remaining = 2 + 1 + filters;
+    1 + varint_len(remaining) + remaining
+}
+
+/// The CONNACK that turns a client down, within the largest packet that it takes; empty where it takes none, or where 3.1.1 has no
+/// code for it, and the connection is just closed.
 pub(crate) fn refusal(version: Version, reason: Reason, packet_bytes_max: Option<u32>) -> BytesMut {
     let bytes_max = packet_bytes_max.map_or(usize::MAX, |bytes| bytes as usize);
     let mut out = BytesMut::new();
     match (version, reason.codes().v4_connack) {
+        (Version::V5, _) if bytes_max < REFUSAL_BYTES => {}
         // [MQTT-3.2.2-6] a refusal never claims a session.
         (Version::V5, _) => write_reason(0x20, &[0, reason.codes().v5], reason, bytes_max, &mut out),
         (Version::V311, Some(code)) => out.put_slice(&[0x20, 2, 0, code]),

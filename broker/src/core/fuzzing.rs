@@ -426,8 +426,7 @@ impl World {
                 connected.encoder.write(output, self.now, &mut connected.unsent);
                 let packet_bytes = connected.unsent.len() - before;
                 assert!(
-                    !matches!(output, Output::Publish(_))
-                        || packet_bytes <= connected.reader.packet_bytes_max,
+                    packet_bytes <= connected.reader.packet_bytes_max,
                     "{packet_bytes} bytes for a client that takes {}",
                     connected.reader.packet_bytes_max
                 );

@@ -455,6 +455,11 @@ impl Session {
         self.outstanding < self.window && self.inflight.len() < PACKET_IDS
     }
 
+    /// Whether its client takes a packet of so many bytes [MQTT-3.1.2-24].
+    pub(crate) fn takes(&self, packet_bytes: usize) -> bool {
+        packet_bytes <= self.packet_bytes_max
+    }
+
     fn is_too_large(&self, delivery: &Delivery) -> bool {
         self.packet_bytes_max != usize::MAX && delivery.size_at_most(self.version) > self.packet_bytes_max
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::encode::suback_bytes;
 use super::link::Incoming;
 use super::message::{Delivery, QoS};
 use super::packet::{Output, Requested, SendRetained};
@@ -40,6 +41,9 @@ impl Core {
         subscription_id: u32,
         now: Instant,
     ) {
+        if !self.sessions[at.session].takes(suback_bytes(filters.len())) {
+            return self.end(at.connection, Reason::AnswerTooLarge, now);
+        }
         let mut granted = Vec::with_capacity(filters.len());
         for requested in filters {
             // [MQTT-3.8.3-4] no-local and shared exclude each other.
@@ -107,7 +111,10 @@ impl Core {
         Ok(requested.qos)
     }
 
-    pub(super) fn handle_unsubscribe(&mut self, at: Place, packet_id: u16, filters: &[String]) {
+    pub(super) fn handle_unsubscribe(&mut self, at: Place, packet_id: u16, filters: &[String], now: Instant) {
+        if !self.sessions[at.session].takes(suback_bytes(filters.len())) {
+            return self.end(at.connection, Reason::AnswerTooLarge, now);
+        }
         let existed = filters
             .iter()
             .map(|filter| {

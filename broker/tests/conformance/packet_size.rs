@@ -66,6 +66,52 @@ async fn a_message_over_the_clients_maximum_is_passed_over_as_if_it_were_sent() 
     small.expect_nothing().await;
 }
 
+/// 5: 3.1.2-24.
+#[tokio::test(start_paused = true)]
+async fn who_takes_less_than_the_answer_is_turned_away_or_disconnected() {
+    let broker = broker();
+    let narrow = |bytes| Connect::new(Version::V5, "c").with(Property::Four(MAXIMUM_PACKET_SIZE, bytes));
+    // The client checks the size of whatever comes; a CONNACK without a word has 5 bytes.
+    for bytes in [1, 4] {
+        let mut client = Client::dial(&broker);
+        client.send(&narrow(bytes).bytes()).await;
+        client.expect_closed().await;
+    }
+    let mut admitted = None;
+    for bytes in 5..64 {
+        let mut client = Client::dial(&broker);
+        let connack = client.connect(&narrow(bytes)).await;
+        match connack.code {
+            0x95 => client.expect_closed().await,
+            0 => {
+                admitted = Some((bytes, client));
+                break;
+            }
+            other => panic!("{other:#x} for {bytes} bytes"),
+        }
+    }
+    let (bytes, mut client) = admitted.expect("64 bytes are enough");
+    assert_eq!(
+        broker.stats().count(Reason::AnswerTooLarge),
+        2 + u64::from(bytes) - 5
+    );
+    // The last one that fits has so many filters.
+    let filters = vec![("a", 0); bytes as usize - 5];
+    assert_eq!(client.subscribe_all(&[], &filters).await.len(), filters.len());
+    assert_eq!(
+        client.unsubscribe(&vec!["a"; filters.len()]).await.len(),
+        filters.len()
+    );
+    let more = vec![("a", 0); filters.len() + 1];
+    client.send(&subscribe(Version::V5, 9, &[], &more)).await;
+    client.expect_disconnect(0x95).await;
+    let mut client = Client::join(&broker, &narrow(bytes)).await;
+    client
+        .send(&unsubscribe(Version::V5, 9, &vec!["a"; more.len()]))
+        .await;
+    client.expect_disconnect(0x95).await;
+}
+
 /// 5: 3.2.2-19, 3.2.2-20, 3.4.2-2, 3.4.2-3, 3.5.2-2, 3.5.2-3, 3.9.2-1, 3.9.2-2, 3.11.2-1, 3.11.2-2, 3.14.2-3, 3.14.2-4.
 #[tokio::test(start_paused = true)]
 async fn no_reason_in_words_makes_an_answer_larger_than_the_client_takes() {
