@@ -457,6 +457,34 @@ fn down_frames() -> Vec<(&'static str, wire::DownFrame)> {
                 ..frame()
             },
         ),
+        (
+            "the welcome of a store that was put back",
+            wire::DownFrame {
+                welcome: Some(wire::Welcome {
+                    incarnation: 0x0123_4567_89ab_cdef,
+                    generation: 1,
+                    server_ms: WELCOME_MS.cast_unsigned(),
+                    want_positions: true,
+                    catalogue: 14,
+                    office_stream: 4_711,
+                    restored: Some(wire::Restored {
+                        last_stream: 4_900,
+                        heads: vec![
+                            wire::StreamHead {
+                                stream: 4_711,
+                                seq: 3_000,
+                            },
+                            wire::StreamHead {
+                                stream: 4_712,
+                                seq: 1,
+                            },
+                        ],
+                    }),
+                }),
+                accepted_through: 1_200,
+                ..frame()
+            },
+        ),
         ("acknowledgement with a range", accepted_frame),
         (
             "a quick reply, its answer to a broadcast, and who joined and left",
@@ -849,11 +877,7 @@ fn meaning_of_down(frame: &wire::DownFrame) -> Value {
         "accepted_through": accepted.through(), "accepted_ranges": accepted.to_wire(),
         "entries": entries.map(meaning_of_entry).collect::<Vec<_>>(),
         "skips": meaning_of_skips(&frame.skips),
-        "welcome": frame.welcome.as_ref().map(|welcome| json!({
-            "incarnation": format!("{:016x}", welcome.incarnation), "generation": welcome.generation,
-            "server_ms": welcome.server_ms, "want_positions": welcome.want_positions,
-            "catalogue": welcome.catalogue, "office_stream": welcome.office_stream,
-        })),
+        "welcome": frame.welcome.as_ref().map(meaning_of_welcome),
         "hello_please": frame.hello_please,
         "refusals": frame.refusals.iter().map(|refusal| json!({
             "op": refusal.op, "reason": refusal.reason().as_str_name(),
@@ -893,6 +917,20 @@ fn meaning_of_page(page: &wire::EntryPage) -> Value {
         "entries": entries.map(meaning_of_entry).collect::<Vec<_>>(),
         "skips": meaning_of_skips(&page.skips), "refused": refused,
     })
+}
+
+fn meaning_of_welcome(welcome: &wire::Welcome) -> Value {
+    let means = json!({
+        "incarnation": format!("{:016x}", welcome.incarnation), "generation": welcome.generation,
+        "server_ms": welcome.server_ms, "want_positions": welcome.want_positions,
+        "catalogue": welcome.catalogue, "office_stream": welcome.office_stream,
+    });
+    let restored = welcome.restored.as_ref().map(|restored| {
+        let heads = restored.heads.iter();
+        let heads = heads.map(|head| json!({ "stream": head.stream, "seq": head.seq }));
+        json!({ "last_stream": restored.last_stream, "heads": heads.collect::<Vec<_>>() })
+    });
+    with("restored", restored, means)
 }
 
 fn hex(bytes: &[u8]) -> String {
