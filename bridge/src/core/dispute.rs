@@ -5,8 +5,42 @@
 //! number alone, since the device would take that for its own; and nothing above it is taken, since a device that is told of the
 //! fork says all of that again under other numbers.
 
-use std::collections::BTreeMap;
-use waypost_proto::{ContentDigest, Cumulative, NumberedOperation, OpNumber, Stamp};
+use std::collections::{BTreeMap, BTreeSet};
+use waypost_proto::{ContentDigest, Cumulative, NumberedOperation, OpNumber, SessionTag, Stamp};
+
+/// What is known of an outbox since this start of the server. Memory: 40 bytes an outbox.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outbox {
+    /// The latest tag under which it said hello.
+    tag: SessionTag,
+    /// Whether there are two of it, or it is one that went back: one outbox never says hello under a tag again.
+    is_doubled: bool,
+}
+
+impl Outbox {
+    /// One that says hello for the first time, or again.
+    pub(super) fn greeted(before: Option<Self>, tag: SessionTag) -> Self {
+        Self {
+            tag,
+            is_doubled: before.is_some_and(|before| before.is_doubled || !tag.is_after(before.tag)),
+        }
+    }
+
+    pub(super) fn is_doubled(self) -> bool {
+        self.is_doubled
+    }
+}
+
+/// Which of its numbers a session is told to be accepted, and which entries to be its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// All that were taken from its outbox.
+    #[default]
+    Outbox,
+    /// Those alone that it has said itself, now, as there are two of the outbox: it says everything again that it has not been
+    /// told of.
+    Session,
+}
 
 /// How many operations of one session wait behind a disputed one: more than frames of one window hold. Further ones are left to
 /// their repetition.
@@ -20,19 +54,38 @@ pub(super) struct Dispute {
     open: BTreeMap<OpNumber, Option<ContentDigest>>,
     /// What came meanwhile and is new, in its order.
     held: Vec<(Stamp, NumberedOperation)>,
-    /// What was taken in this session: its own repetition, without a doubt.
-    own: Cumulative,
+    /// What this session has said that was taken, now or, by the same content, before.
+    own: BTreeSet<OpNumber>,
+    trust: Trust,
 }
 
 impl Dispute {
+    pub(super) fn new(trust: Trust) -> Self {
+        Self {
+            trust,
+            ..Self::default()
+        }
+    }
+
     /// Notes that this session's own operation was taken.
     pub(super) fn take(&mut self, op: OpNumber) {
-        self.own.insert(op.number());
+        self.own.insert(op);
+    }
+
+    /// The same for numbers without content.
+    pub(super) fn take_void(&mut self, first: u64, last: u64) {
+        let numbers = (first..=last).take(HELD_MAX);
+        self.own.extend(numbers.filter_map(OpNumber::new));
     }
 
     /// Whether it was.
     pub(super) fn has_taken(&self, op: OpNumber) -> bool {
-        self.own.contains(op.number())
+        self.own.contains(&op)
+    }
+
+    /// Whether the device knows an entry of its epoch by the operation's number.
+    pub(super) fn knows(&self, op: OpNumber) -> bool {
+        self.trust == Trust::Outbox || self.has_taken(op)
     }
 
     /// Begins to doubt an operation, which is being compared.
@@ -69,6 +122,7 @@ impl Dispute {
     /// It is what was taken; gives what waited, once nothing is disputed any more.
     pub(super) fn settle(&mut self, op: OpNumber) -> Vec<(Stamp, NumberedOperation)> {
         self.open.remove(&op);
+        self.own.insert(op);
         if self.is_open() {
             return Vec::new();
         }
@@ -85,6 +139,13 @@ impl Dispute {
         if let Some(first) = self.open.keys().next() {
             durable.truncate(first.number() - 1);
         }
-        durable
+        if self.trust == Trust::Outbox {
+            return durable;
+        }
+        let mut own = Cumulative::default();
+        for op in self.own.iter().filter(|op| durable.contains(op.number())) {
+            own.insert(op.number());
+        }
+        own
     }
 }

@@ -126,10 +126,17 @@ impl Core {
         let Some(session) = self.sessions.get(&device) else {
             return Vec::new();
         };
+        // Where there are two of an outbox, only what this one has said is its own.
+        let base_of = |entry: &Entry| WireBase {
+            epoch: base
+                .epoch
+                .filter(|_| entry.operation.is_none_or(|(_, op)| session.dispute.knows(op))),
+            ..base
+        };
         let what = |found| match found {
             Found::Entry(entry) => {
                 let terms = self.terms(&entry, session.catalogue.known, &session.locale);
-                let wire = Box::new(entry_to_wire(&entry, base, &terms));
+                let wire = Box::new(entry_to_wire(&entry, base_of(&entry), &terms));
                 What::Entry(entry, wire, terms.kind)
             }
             Found::Skip {

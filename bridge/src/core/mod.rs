@@ -49,6 +49,7 @@ use audit::Refusals;
 pub(crate) use broadcasts::only_entry;
 use bytes::Bytes;
 use catalogue::Catalogue;
+use dispute::Outbox;
 pub(crate) use history::Told;
 pub use lanes::Lane;
 use lanes::UrgentIndex;
@@ -304,6 +305,8 @@ pub struct Core {
     next_ticket: u64,
 
     sessions: BTreeMap<DeviceId, Session>,
+    /// The outboxes that were heard since the start.
+    outboxes: BTreeMap<(DeviceId, Epoch), Outbox>,
     /// The tag with which each device last announced itself: its will carries the same.
     announced: BTreeMap<DeviceId, u32>,
     asked_for_hello: BTreeMap<DeviceId, Instant>,
@@ -491,6 +494,7 @@ impl Core {
             pending: VecDeque::new(),
             next_ticket: 1,
             sessions: BTreeMap::new(),
+            outboxes: BTreeMap::new(),
             announced: BTreeMap::new(),
             asked_for_hello: BTreeMap::new(),
             timers: BTreeSet::new(),

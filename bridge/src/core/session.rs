@@ -1,6 +1,6 @@
 //! Sessions: from a device's hello to the next one, or to the end of its connection.
 
-use super::dispute::Dispute;
+use super::dispute::{Dispute, Outbox, Trust};
 use super::down::Item;
 use super::horizon::Horizon;
 use super::pages::Paging;
@@ -378,6 +378,17 @@ impl Core {
             return Some(());
         }
         self.end_session(device);
+        let before = self.outboxes.get(&(device, epoch)).copied();
+        let outbox = Outbox::greeted(before, tag);
+        self.outboxes.insert((device, epoch), outbox);
+        let trust = if outbox.is_doubled() {
+            Trust::Session
+        } else {
+            Trust::Outbox
+        };
+        if outbox.is_doubled() && !before.is_some_and(Outbox::is_doubled) {
+            self.log_event(EventKind::DeviceForked(device), now);
+        }
         let of_store = self.other_store(hello);
         let other_store = of_store.is_some();
         // The device's digest covers what it reports beside it, which is about the entries of the store that it knows.
@@ -407,7 +418,7 @@ impl Core {
             echoes: BTreeSet::new(),
             refusals: Vec::new(),
             forked_op: None,
-            dispute: Dispute::default(),
+            dispute: Dispute::new(trust),
             window: Window::new(self.options.frame_bytes, self.options.window_bytes),
             flows: BTreeMap::new(),
             under_way: BTreeMap::new(),

@@ -377,10 +377,16 @@ impl Core {
         if staged.first_missing_after(void.first_op - 1) > last {
             // Said before, and taken: the acknowledgement was lost.
             let tag = session.tag;
-            return self.in_session(device, tag, |session| session.ack_due = true);
+            return self.in_session(device, tag, |session| {
+                session.dispute.take_void(void.first_op, last);
+                session.ack_due = true;
+            });
         }
         let before = staged.count();
         if self.take_number(device, epoch, void.first_op, last) {
+            if let Some(session) = self.sessions.get_mut(&device) {
+                session.dispute.take_void(void.first_op, last);
+            }
             // What was taken with its content, or said before, is no news.
             let news = self.ledgers[&(device, epoch)].staged.count() - before;
             let reason = void.reason();

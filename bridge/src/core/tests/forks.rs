@@ -101,3 +101,32 @@ fn a_device_that_is_back_before_its_words_are_on_disk_has_them_acknowledged() {
     assert_eq!(frames.iter().map(|frame| frame.forked_op).max(), Some(0));
     assert_eq!(world.texts(device.stream), ["one", "two"]);
 }
+
+#[test]
+fn a_clone_is_told_from_its_number_alone_neither_what_is_accepted_nor_what_is_its_own() {
+    let (mut world, device) = World::in_session();
+    world.up(&device, &ops(1, 1, device.stream, &["of one"]));
+    // A clone of before, whose own first operation has left in a session that broke.
+    world.now.wall_ms += 1_000;
+    let frames = world.hello_saying(&device, 1, 1, &[]);
+    assert_eq!(highest_acknowledged(&frames), 0, "{frames:?}");
+    let forked = |event: &LiveEvent| matches!(event, LiveEvent::Logged(e) if e.kind == EventKind::DeviceForked(device.id));
+    assert_eq!(world.live.iter().filter(|event| forked(event)).count(), 1);
+    // Both go on, each under its next tag.
+    world.now.wall_ms += 1_000;
+    let frames = world.hello_saying(&device, 2, 1, &[]);
+    assert_eq!(highest_acknowledged(&frames), 0, "{frames:?}");
+    let frames = world.up(&device, &ops(2, 1, device.stream, &["of one", "goes on"]));
+    assert_eq!(highest_acknowledged(&frames), 2, "{frames:?}");
+    world.now.wall_ms += 1_000;
+    let mut frames = world.hello_saying(&device, 3, 1, &[]);
+    frames.extend(world.up(&device, &ops(3, 1, device.stream, &["of the other", "too"])));
+    assert_eq!(highest_acknowledged(&frames), 0, "{frames:?}");
+    assert_eq!(frames.iter().map(|frame| frame.forked_op).max(), Some(1));
+    let own = frames
+        .iter()
+        .flat_map(|frame| &frame.entries)
+        .flat_map(|run| &run.entries);
+    assert_eq!(own.map(|entry| entry.own_op).max().unwrap_or(0), 0);
+    assert_eq!(world.texts(device.stream), ["of one", "goes on"]);
+}
