@@ -14,7 +14,7 @@ use tempfile::TempDir;
 pub(crate) const WAYPOST: &str = env!("CARGO_BIN_EXE_waypost");
 
 /// A port that nobody else has.
-const ANY: &str = "127.0.0.1:0";
+pub(crate) const ANY: &str = "127.0.0.1:0";
 
 /// A server on a data folder that goes with it.
 pub(crate) struct Server {
@@ -171,7 +171,11 @@ impl Drop for Server {
 }
 
 /// Starts `waypost serve` and waits for its ready line.
-fn launch(folder: &Path, [http, https, mqtt, mqtts]: [&str; 4], fault: Option<&str>) -> (Child, Value) {
+pub(crate) fn launch(
+    folder: &Path,
+    [http, https, mqtt, mqtts]: [&str; 4],
+    fault: Option<&str>,
+) -> (Child, Value) {
     let mut command = Command::new(WAYPOST);
     command
         .args(["serve", "--json", "--http", http, "--https", https])

@@ -17,6 +17,7 @@ mod mosquitto;
 mod mqtt_clients;
 mod office;
 mod open_files;
+mod owners;
 mod owntracks;
 mod proxy;
 mod raw_mqtt;

@@ -214,7 +214,10 @@ impl fmt::Display for Refused {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process, or another client of this one, holds the state folder.
-    #[error("the state folder is in use by another process")]
+    #[error(
+        "the state folder is in use by another process, and one alone can have it: end that one, or hand over to it as \
+         `waypost driver` does"
+    )]
     InUse,
     /// The folder holds the state of another device.
     #[error("the state folder belongs to device {0}; each device needs a folder of its own")]
