@@ -20,6 +20,9 @@ const FETCH_ENTRIES: usize = 64;
 const ACCEPTED_RANGES_MAX: usize = 16;
 /// How many ranges a device holds above a gap; an entry that would open another waits for its turn.
 const DEVICE_RANGES_MAX: usize = 8;
+/// Where one who listens to a group has no room, so many others at most get what is said on their own topics instead: more copies
+/// would cost the server more than they spare one link, which then gets up to [`FETCH_ENTRIES`] beyond its window.
+const OWN_TOPICS_MAX: usize = 32;
 /// What the head of a run, or a longer length of one, takes of a frame.
 const RUN_BYTES: usize = 20;
 /// A device in session is told what time it is so often, by two bytes in a frame that is due anyway.
@@ -484,7 +487,7 @@ impl Core {
             .map(|entry| place_of(entry, in_frame(entry_to_wire(entry, base, &terms).encoded_len())))
             .collect();
         let bytes: usize = places.iter().map(|place| place.bytes).sum();
-        let (mut in_step, mut oldest_catalogue) = (Vec::new(), u32::MAX);
+        let (mut in_step, mut oldest_catalogue, mut somebody_is_full) = (Vec::new(), u32::MAX, false);
         for device in &members {
             let Some(session) = self.sessions.get(device).filter(|session| self.listens(session)) else {
                 continue;
@@ -504,11 +507,14 @@ impl Core {
                 .iter()
                 .any(|place| place.author == Some(Author::Device(*device)));
             let has_room = session.under_way_bytes + bytes <= session.window.bytes();
+            somebody_is_full |= !has_room;
             if whole && held.max(sent) == fetch.after && has_room && !wrote_some {
                 in_step.push(*device);
             }
         }
-        if !in_step.is_empty() {
+        // The broker brings it to whoever has no room as well. Where few are in step they are spared that.
+        let each_for_itself = somebody_is_full && in_step.len() <= OWN_TOPICS_MAX;
+        if !in_step.is_empty() && !each_for_itself {
             self.publish_to_group(fetch, &entries, oldest_catalogue, now);
             for device in &in_step {
                 if let Some(session) = self.sessions.get_mut(device) {

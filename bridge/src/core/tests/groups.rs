@@ -163,6 +163,38 @@ fn what_is_said_in_a_group_goes_out_once_for_all_who_listen() {
 }
 
 #[test]
+fn a_member_whose_window_is_full_is_not_sent_a_groups_words_beyond_it() {
+    let (mut world, a, b, group) = two_who_listen();
+    let stream = group.group.stream;
+    let person = world.add_person();
+    for _ in 0..40 {
+        world.post(person, a.stream, &"x".repeat(1_000));
+    }
+    world.sent.clear();
+    world.post(person, stream, &"y".repeat(1_000));
+    assert_eq!(
+        world.heard_by_all(),
+        Vec::<u64>::new(),
+        "the broker would bring it to both"
+    );
+    let to_b = world.sent.clone();
+    assert_eq!(world.heard(&a, stream), Vec::<u64>::new());
+    world.sent = to_b;
+    assert_eq!(world.heard(&b, stream), [3]);
+    // Once there is room it comes, again until it is held, and the next one goes out once for both.
+    for through in 1..=40 {
+        world.hold(&a, 1, a.stream, through);
+    }
+    world.advance(11);
+    assert_eq!(world.heard(&a, stream), [3]);
+    for device in [&a, &b] {
+        world.hold(device, 1, stream, 3);
+    }
+    world.post(person, stream, "all");
+    assert_eq!(world.heard_by_all(), [4]);
+}
+
+#[test]
 fn an_author_is_told_the_place_of_its_words_on_its_own_topic() {
     let (mut world, a, b, group) = two_who_listen();
     let stream = group.group.stream;
