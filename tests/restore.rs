@@ -415,3 +415,75 @@ async fn a_backup_that_is_damaged_is_named_and_nothing_is_restored() {
     fails(&["restore", "--from", text(&to), "--data", text(&third)], &name);
     assert!(!third.exists(), "nothing was begun");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_over_http_gives_back_what_the_server_had_and_is_for_administrators_alone() {
+    let mut server = Server::start();
+    let token = server.sign_in().await;
+    let (device, credentials) = server.add_device("truck-1");
+    let device = server.read(&token, &format!("/devices/{device}")).await;
+    let path = format!("/streams/{}/entries", device["stream"].as_str().unwrap());
+    let body = json!({ "body": { "kind": "text", "text": "Dock 4" } });
+    server.post(&token, &path, &body).await;
+    let key = json!({ "name": "erp", "role": "integration" });
+    let key = server.post(&token, "/keys", &key).await;
+    let to = server.folder().join("backups");
+    let url = format!("http://{}", server.http);
+    let back_up = |token: &str| {
+        let arguments = [
+            "--json",
+            "backup",
+            "--to",
+            text(&to),
+            "--server",
+            &url,
+            "--token",
+            token,
+        ];
+        Command::new(WAYPOST).args(arguments).output().unwrap()
+    };
+    let refused = back_up(key["token"].as_str().unwrap());
+    assert_eq!(refused.status.code(), Some(1));
+    let nothing = Command::new(WAYPOST)
+        .args(["restore", "--check", "--from", text(&to)])
+        .output()
+        .unwrap();
+    assert!(!nothing.status.success(), "what was refused is no backup");
+
+    let answer = back_up(&token);
+    assert!(
+        answer.status.success(),
+        "{}",
+        String::from_utf8_lossy(&answer.stderr)
+    );
+    let answer: Value = serde_json::from_slice(&answer.stdout).unwrap();
+    assert!(answer["records"].as_u64().unwrap() > 0, "{answer}");
+    server.kill();
+    let data = server.folder().join("data");
+    std::fs::rename(&data, data.with_extension("lost")).unwrap();
+    // By another engine, as the server elsewhere did not say which one it has.
+    std::fs::write(
+        server.folder().join("waypost.toml"),
+        "[store]\nengine = \"sled\"\n",
+    )
+    .unwrap();
+    run(&[
+        "restore",
+        "--from",
+        text(&to),
+        "--data",
+        text(&data),
+        "--engine",
+        "sled",
+    ]);
+    // What it is told to keep beside the backup, so that devices know the server.
+    std::fs::rename(data.with_extension("lost").join("tls"), data.join("tls")).unwrap();
+    tokio::task::block_in_place(|| server.restart());
+    let entries = server.read(&token, &path).await;
+    assert_eq!(words(&entries["items"][0]), "Dock 4", "{entries}");
+    // Its secret is among what was backed up.
+    let credentials = text(&credentials);
+    let sent = run(&["--json", "driver", "--as", credentials, "send", "Under way"]);
+    let sent: Value = serde_json::from_str(&sent).unwrap();
+    assert_eq!((&sent["state"], &sent["seq"]), (&json!("accepted"), &json!(2)));
+}
