@@ -211,7 +211,7 @@ impl Core {
                 subscription_id,
             } => self.handle_subscribe(at, packet_id, filters, subscription_id, now),
             Packet::Unsubscribe { packet_id, filters } => {
-                self.handle_unsubscribe(at, packet_id, &filters, now)
+                self.handle_unsubscribe(at, packet_id, &filters, now);
             }
             Packet::PingReq => self.connections[key].say(Output::PingResp),
             Packet::Disconnect {
