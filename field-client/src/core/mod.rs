@@ -23,6 +23,7 @@ mod bounds;
 mod clock;
 mod compose;
 mod inbox;
+pub(crate) mod keep_alive;
 mod known;
 mod outbox;
 mod pages;

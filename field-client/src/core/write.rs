@@ -3,6 +3,7 @@
 use super::clock::Moment;
 use super::server_clock::ServerClock;
 use crate::catalogue::Catalogue;
+use crate::core::keep_alive::StoredPath;
 use crate::{Entry, Group};
 use std::collections::{BTreeMap, VecDeque};
 use waypost_proto::wire::{self, RefusalReason, StreamKind, VoidReason};
@@ -211,6 +212,8 @@ pub(crate) enum Mutation {
     PutCatalogue(StoredCatalogue),
     /// What is known of the server's clock, whole.
     PutServerClock(ServerClock),
+    /// What was learnt of networks, whole.
+    PutPaths(Vec<StoredPath>),
 }
 
 /// What becomes true when a write is on disk.

@@ -5,7 +5,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | meta | a name | device, epoch, tag, server, acceptance, next numbers, groups, catalogue, the server's clock |
+//! | meta | a name | device, epoch, tag, server, acceptance, next numbers, groups, catalogue, the server's clock, what networks bear |
 //! | outbox | name of the operation | number, content, how far it has come |
 //! | voids | first number | count, reason |
 //! | inbox | incarnation, stream, seq | the entry |
@@ -19,6 +19,7 @@
 //! Bounds: the outbox is bounded by the core; the inbox by nothing but the disk, as trimming it is not done here.
 
 mod fork;
+mod paths;
 mod records;
 mod redb;
 
@@ -531,6 +532,7 @@ fn apply(transaction: &mut dyn Transaction, device: DeviceId, mutation: &Mutatio
             let record = Group::all_to_wire(groups).encode_to_vec();
             transaction.put(Table::Meta, GROUPS, &record)
         }
+        Mutation::PutPaths(paths) => paths::put(transaction, paths),
         Mutation::PutCatalogue(stored) => {
             let record = CatalogueRecord::of(stored).encode_to_vec();
             transaction.put(Table::Meta, CATALOGUE, &record)

@@ -3,11 +3,12 @@
 use super::memory::{MemoryDisk, MemoryEngine};
 use super::{Engine, EntryRecord, Order, OtherDevice, RedbEngine, Store, StoreError, Table};
 use crate::catalogue::Catalogue;
+use crate::core::keep_alive::StoredPath;
 use crate::core::{
     Home, Moment, Mutation, Named, PostId, Progress, ReadStep, Reading, Server, StoredCatalogue,
     StoredCursor, StoredOperation, StoredVoid, Ticket, ToShow, Write,
 };
-use crate::{Entry, Group};
+use crate::{Entry, Group, NetworkName};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use waypost_proto::wire::{self, RefusalReason, StreamKind, VoidReason};
@@ -71,6 +72,7 @@ on_each_engine!(
     every_body_survives_the_disk_and_is_read_in_the_words_of_today,
     an_own_quick_reply_takes_its_slots_along,
     groups_and_catalogue_are_replaced_whole,
+    what_was_learnt_of_networks_is_replaced_whole,
 );
 
 fn a_transaction_is_there_after_it_is_opened_again(disk: &impl Disk) {
@@ -705,6 +707,29 @@ fn groups_and_catalogue_are_replaced_whole(disk: &impl Disk) {
 }
 
 /// Bytes that the version before groups and quick replies wrote.
+fn what_was_learnt_of_networks_is_replaced_whole(disk: &impl Disk) {
+    let path = |name: &str, good_s| StoredPath {
+        network: NetworkName::new(name).unwrap(),
+        good_s,
+        failed_s: 300,
+        doubted_s: 65_535,
+        probe_ms: -1,
+        pause_days: 7,
+    };
+    let mut store = open(disk);
+    assert_eq!(store.paths().unwrap(), []);
+    commit(
+        &mut store,
+        vec![Mutation::PutPaths(vec![path("", 60), path("b", 61)])],
+    );
+    commit(
+        &mut store,
+        vec![Mutation::PutPaths(vec![path("c", 90), path("", 60)])],
+    );
+    drop(store);
+    assert_eq!(open(disk).paths().unwrap(), [path("c", 90), path("", 60)]);
+}
+
 #[test]
 fn an_entry_of_an_older_version_is_still_read() {
     let old = b"\x10\x09\x18\x09\x38\x07\x4a\x02Hi";
