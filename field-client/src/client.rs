@@ -8,7 +8,7 @@ use crate::incoming::Offered;
 use crate::options::InvalidOption;
 use crate::status::LinkState;
 use crate::store::StoreError;
-use crate::{Entries, Entry, Group, Options, OutboxBounds, Status};
+use crate::{Entries, Entry, Group, NetworkName, Options, OutboxBounds, Status};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -513,6 +513,18 @@ impl Client {
     /// [`ClientError`] where the client has stopped.
     pub async fn resume_link(&self) -> Result<(), ClientError> {
         self.tell(Command::ResumeLink).await
+    }
+
+    /// The device is in another network, or in one again: what a phone's system tells its apps. Without a connection one is tried
+    /// at once, whatever pause was due. One that stands may be dead, as its address may be another now: a ping has three round
+    /// trips, at least 3 s, to show that it is not; else a new connection is made at once.
+    ///
+    /// `network` is what is learnt of a network is kept under; the default where nobody knows.
+    ///
+    /// # Errors
+    /// [`ClientError`] where the client has stopped.
+    pub async fn network_changed(&self, network: NetworkName) -> Result<(), ClientError> {
+        self.tell(Command::NetworkChanged(network)).await
     }
 
     /// Stores what waits in memory, says good-bye to the server and frees the state folder. All clones are closed.

@@ -1,8 +1,12 @@
 //! One MQTT connection on any byte stream, from CONNECT to its end.
 //!
 //! It writes in batches: the first flight (SUBSCRIBE, hello, presence) is one write, and so is whatever has gathered
-//! while the last one was under way. It pings only where nothing else was sent for the keep-alive, and counts a
-//! connection as dead where nothing at all came for the answer timeout after something that is answered was sent.
+//! while the last one was under way.
+//!
+//! It pings where nothing went in either direction for the interval that the path bears, or where something was sent and
+//! nothing was received for the keep-alive: frames at QoS 0 are not answered, and a connection that carries nothing else may
+//! be dead for long. It counts a connection as dead where nothing at all came for the answer timeout after something
+//! that is answered was sent. While traffic flows both ways no ping leaves.
 //!
 //! PUBACKs wait up to a second for something that they can ride with: the server repeats nothing while the connection
 //! lasts, and a packet of their own costs fifteen times as much as they do.
@@ -12,6 +16,7 @@
 //! says if that is less; beyond it no frame is taken. Topics that wait for their SUBACK: those that the core names,
 //! which bounds them.
 
+use crate::captive;
 use crate::core::{Grant, Outgoing, Qos, Topics};
 use crate::packet::{
     ALIASES_MAX, ConnAck, ConnectFields, Limits, Packet, PublishFields, Retain, UP_ALIAS, Version,
@@ -21,7 +26,7 @@ use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use waypost_proto::{DeviceId, GroupId, SessionTag, Topic, TopicPrefix, wire};
 
@@ -35,6 +40,8 @@ const OUT_BYTES_MAX: usize = 64 * 1024;
 const ACKS_MAX: usize = 8;
 const ACKS_WAIT: Duration = Duration::from_secs(1);
 const FIRST_PACKET_ID: u16 = 1;
+/// What a connection that may be dead gets to show that it is not; three round trips where that is more.
+const PROBE_TIMEOUT_MIN: Duration = Duration::from_secs(3);
 
 /// What a connection needs to know.
 #[derive(Debug, Clone)]
@@ -45,9 +52,21 @@ pub(crate) struct Settings {
     pub(crate) version: Version,
     /// Of the hello that will be the first frame; stands in the will.
     pub(crate) tag: SessionTag,
+    /// What was sent, and is not answered, may be followed by silence for this long.
     pub(crate) keep_alive_s: u16,
+    /// What the CONNECT says: the longest that nothing is sent.
+    pub(crate) ceiling_s: u16,
     pub(crate) connect_timeout: Duration,
     pub(crate) answer_timeout: Duration,
+}
+
+/// How a connection is to be looked after; changes while it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Care {
+    /// The idle time after which a ping is due.
+    pub(crate) interval: Duration,
+    /// How often there was a reason to doubt that the connection still stands: with each, one ping leaves at once.
+    pub(crate) doubts: u64,
 }
 
 /// What the engine hands to a connection; it leaves in this order.
@@ -73,6 +92,8 @@ pub(crate) enum LinkEvent {
     Subscribed(Vec<(Topic, Grant)>),
     /// The server did not take a packet of ours (its reason is logged); repetition deals with it.
     PublishRefused,
+    /// The connection was idle for so long, and still stands.
+    Survived(Duration),
 }
 
 /// Why a connection ended.
@@ -84,18 +105,34 @@ pub(crate) enum Ended {
     VersionRefused,
     /// Trying again changes nothing; says what a person has to do.
     Refused(String),
-    /// It broke, or the server is not available.
+    /// It never stood, or the server is not available.
     Broken(String),
+    /// Who answered is not the server but the network on the way: it wants a person to sign in.
+    Captive(String),
+    /// It stood, and then broke.
+    Lost(Lost),
+}
+
+/// How a connection was lost.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) why: String,
+    /// How long it was idle before something was sent to which nothing came back.
+    pub(crate) after_idle: Option<Duration>,
+    /// There was a reason to doubt that it stands, and it did not show that it does.
+    pub(crate) was_doubted: bool,
 }
 
 /// Speaks MQTT on `stream` until it ends, or until the sender of `frames` is gone, which says good-bye.
 pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     settings: Settings,
+    care: watch::Receiver<Care>,
     mut outgoing: mpsc::Receiver<ToServer>,
     events: mpsc::Sender<LinkEvent>,
 ) -> Ended {
     let connecting = connect(&mut stream, &settings);
+    let began = Instant::now();
     let (limits, input) = match tokio::time::timeout(settings.connect_timeout, connecting).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(ended)) => return ended,
@@ -104,7 +141,8 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     if events.send(LinkEvent::Connected).await.is_err() {
         return Ended::Closed;
     }
-    let mut connection = Connection::new(stream, settings, limits, input, events);
+    let mut connection = Connection::new(stream, settings, care, limits, input, events);
+    connection.round_trip = began.elapsed();
     let mut topics = vec![Topic::Down(connection.settings.device)];
     let hello = loop {
         match outgoing.recv().await {
@@ -117,6 +155,11 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     connection.first_flight(topics, &hello);
     match connection.serve(&mut outgoing).await {
         Ok(()) => Ended::Closed,
+        Err(Ended::Broken(why)) => Ended::Lost(Lost {
+            why,
+            after_idle: connection.idle,
+            was_doubted: connection.doubted_until.is_some(),
+        }),
         Err(ended) => ended,
     }
 }
@@ -131,7 +174,7 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         client_id: device.clone(),
         user: device,
         password: settings.secret.expose().to_owned(),
-        keep_alive_s: settings.keep_alive_s,
+        keep_alive_s: settings.ceiling_s,
         will_topic: settings.prefix.name(&Topic::Presence(settings.device)),
         will_payload: presence(settings.tag, Presence::Offline),
     };
@@ -147,6 +190,9 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         .map_err(|error| broken("connecting", &error))?;
     let mut input = BytesMut::with_capacity(4_096);
     loop {
+        if captive::is_http(&input) {
+            return Err(Ended::Captive(captive::answered_as_a_web_page()));
+        }
         let packet = settings
             .version
             .decode(&mut input)
@@ -178,11 +224,13 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
 struct Connection<S> {
     stream: S,
     settings: Settings,
+    care: watch::Receiver<Care>,
     events: mpsc::Sender<LinkEvent>,
     up_topic: String,
     down_topic: String,
     presence_topic: String,
-    keep_alive: Duration,
+    /// The longest that nothing is sent; zero where the server does not mind.
+    ceiling: Duration,
     up_alias: UpAlias,
     unacknowledged_max: usize,
     unacknowledged: BTreeSet<u16>,
@@ -196,6 +244,17 @@ struct Connection<S> {
     acks: Acks,
     flush: Flush,
     last_sent: Instant,
+    last_received: Instant,
+    /// Whether anything was sent since.
+    is_unheard: bool,
+    /// How long nothing had gone in either direction before what was sent last, where that was about the interval.
+    idle: Option<Duration>,
+    ping_sent: Option<Instant>,
+    round_trip: Duration,
+    /// Those that were heeded.
+    doubts: u64,
+    /// Until then anything at all has to come.
+    doubted_until: Option<Instant>,
     /// Since when an answer is waited for without any byte having come.
     silent_since: Option<Instant>,
 }
@@ -247,6 +306,8 @@ enum Happened {
     Wrote(std::io::Result<usize>),
     Flushed(std::io::Result<()>),
     Outgoing(Option<ToServer>),
+    /// The connection may be dead; how often that was said.
+    Doubt(u64),
     Time,
 }
 
@@ -254,17 +315,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn new(
         stream: S,
         settings: Settings,
+        care: watch::Receiver<Care>,
         limits: Limits,
         input: BytesMut,
         events: mpsc::Sender<LinkEvent>,
     ) -> Self {
         let name = |topic| settings.prefix.name(&topic);
+        let doubts = care.borrow().doubts;
         let has_alias = settings.version == Version::V5 && limits.aliases_max >= UP_ALIAS;
         Self {
             up_topic: name(Topic::Up(settings.device)),
             down_topic: name(Topic::Down(settings.device)),
             presence_topic: name(Topic::Presence(settings.device)),
-            keep_alive: Duration::from_secs(limits.keep_alive_s.unwrap_or(settings.keep_alive_s).into()),
+            ceiling: Duration::from_secs(limits.keep_alive_s.unwrap_or(settings.ceiling_s).into()),
             up_alias: if has_alias {
                 UpAlias::New
             } else {
@@ -281,9 +344,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             acks: Acks::default(),
             flush: Flush::Done,
             last_sent: Instant::now(),
+            last_received: Instant::now(),
+            is_unheard: false,
+            idle: None,
+            ping_sent: None,
+            round_trip: Duration::ZERO,
+            doubts,
+            doubted_until: None,
             silent_since: None,
             stream,
             settings,
+            care,
             events,
         }
     }
@@ -307,7 +378,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             let deadline = self.deadline();
             let may_read = !events_are_full && self.out.len() < OUT_BYTES_MAX;
-            let may_send = self.out.is_empty() && self.unacknowledged.len() < self.unacknowledged_max;
+            // What the stream has not let go of is not followed by more: what is newer may still replace it.
+            let may_send = self.out.is_empty()
+                && self.flush == Flush::Done
+                && self.unacknowledged.len() < self.unacknowledged_max;
             let (events, input, out, flush) = (&self.events, &mut self.input, &mut self.out, self.flush);
             let may_write = !out.is_empty() || flush == Flush::Due;
             let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
@@ -326,6 +400,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 read = reader.read_buf(input), if may_read => Happened::Read(read),
                 happened = write, if may_write => happened,
                 next = outgoing.recv(), if may_send => Happened::Outgoing(next),
+                doubts = doubted(&mut self.care, self.doubts) => Happened::Doubt(doubts),
                 () = tokio::time::sleep_until(deadline) => Happened::Time,
             };
             match happened {
@@ -333,10 +408,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Happened::Read(Ok(0)) => {
                     return Err(Ended::Broken("the server closed the connection".to_owned()));
                 }
-                Happened::Read(Ok(_)) => self.silent_since = None,
+                Happened::Read(Ok(_)) => self.note_received(),
                 Happened::Read(Err(error)) => return Err(broken("reading", &error)),
                 Happened::Wrote(Ok(_)) => {
-                    self.last_sent = Instant::now();
+                    self.note_sent();
                     self.flush = Flush::Due;
                 }
                 Happened::Flushed(Ok(())) => self.flush = Flush::Done,
@@ -345,6 +420,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Happened::Outgoing(Some(first)) => self.send_all(first, outgoing),
                 Happened::Outgoing(None) => return self.say_good_bye().await,
+                Happened::Doubt(doubts) => self.doubt(doubts),
                 Happened::Time => self.handle_timeout()?,
             }
         }
@@ -394,7 +470,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Packet::UnsubAck { packet_id } => {
                     self.unanswered.remove(&packet_id);
                 }
-                Packet::PingResp => self.ping_is_out = false,
+                Packet::PingResp => {
+                    self.ping_is_out = false;
+                    self.round_trip = self.ping_sent.map_or(self.round_trip, |sent| sent.elapsed());
+                }
                 Packet::Disconnect { reason } => return Err(Ended::Broken(reason)),
                 Packet::ConnAck(_) => {
                     return Err(Ended::Broken("the server sent a second CONNACK".to_owned()));
@@ -555,15 +634,58 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.silent_since.get_or_insert_with(Instant::now);
     }
 
+    fn note_sent(&mut self) {
+        let now = Instant::now();
+        let idle = now - self.last_sent.max(self.last_received);
+        // Sent by whoever, a little before a ping was due: it tells as much of the path.
+        if idle >= self.interval().mul_f64(0.8) {
+            self.idle = Some(idle);
+        }
+        (self.last_sent, self.is_unheard) = (now, true);
+    }
+
+    fn note_received(&mut self) {
+        (self.last_received, self.is_unheard) = (Instant::now(), false);
+        (self.silent_since, self.doubted_until) = (None, None);
+        if let Some(idle) = self.idle.take() {
+            // Where there is no room for it, the next one tells the same.
+            let _ = self.events.try_send(LinkEvent::Survived(idle));
+        }
+    }
+
+    /// The idle time after which a ping is due.
+    fn interval(&self) -> Duration {
+        let interval = self.care.borrow().interval;
+        if self.ceiling.is_zero() {
+            interval
+        } else {
+            interval.min(self.ceiling)
+        }
+    }
+
+    /// When a ping is due; `None` while one is out.
+    fn ping_due(&self) -> Option<Instant> {
+        if self.ping_is_out {
+            return None;
+        }
+        let interval = self.interval();
+        let idle = self.last_sent.max(self.last_received) + interval;
+        let keep_alive = Duration::from_secs(self.settings.keep_alive_s.into());
+        let unheard = self
+            .is_unheard
+            .then(|| self.last_received + interval.max(keep_alive));
+        // [MQTT-3.1.2-20] something is sent within the keep-alive of the CONNECT, whatever comes. A server that wants none
+        // says 0. [MQTT-3.1.2.10]
+        let unsent = (!self.ceiling.is_zero()).then(|| self.last_sent + self.ceiling);
+        [Some(idle), unheard, unsent].into_iter().flatten().min()
+    }
+
     fn deadline(&self) -> Instant {
-        let ping = self.last_sent + self.keep_alive;
         let dead = self
             .silent_since
             .map(|since| since + self.settings.answer_timeout);
-        // A server that wants no keep-alive says 0. [MQTT-3.1.2.10]
-        let ping = (!self.keep_alive.is_zero() && !self.ping_is_out).then_some(ping);
         let never = self.last_sent + Duration::from_secs(24 * 3_600);
-        [ping, dead, self.acks.due]
+        [self.ping_due(), dead, self.acks.due, self.doubted_until]
             .into_iter()
             .flatten()
             .min()
@@ -572,22 +694,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn handle_timeout(&mut self) -> Result<(), Ended> {
         let now = Instant::now();
-        if self
-            .silent_since
-            .is_some_and(|since| since + self.settings.answer_timeout <= now)
-        {
+        let is_over = |since: Instant| since + self.settings.answer_timeout <= now;
+        if self.silent_since.is_some_and(is_over) || self.doubted_until.is_some_and(|until| until <= now) {
             return Err(Ended::Broken("nothing comes from the server any more".to_owned()));
         }
         if self.acks.due.is_some_and(|due| due <= now) {
             self.release_acks();
         }
-        // [MQTT-3.1.2-20] one PINGREQ where nothing else was sent for the keep-alive.
-        if !self.ping_is_out && self.last_sent + self.keep_alive <= now {
-            self.settings.version.ping(&mut self.out);
-            self.ping_is_out = true;
-            self.expect_answer();
+        if self.ping_due().is_some_and(|due| due <= now) {
+            self.ping();
         }
         Ok(())
+    }
+
+    /// One ping, and little time for an answer.
+    fn doubt(&mut self, doubts: u64) {
+        self.doubts = doubts;
+        if !self.ping_is_out {
+            self.ping();
+        }
+        let timeout = (self.round_trip * 3).max(PROBE_TIMEOUT_MIN);
+        self.doubted_until = Some(Instant::now() + timeout.min(self.settings.answer_timeout));
+    }
+
+    fn ping(&mut self) {
+        self.settings.version.ping(&mut self.out);
+        self.ping_is_out = true;
+        self.ping_sent = Some(Instant::now());
+        self.expect_answer();
+    }
+}
+
+/// Waits until there is a further doubt.
+async fn doubted(care: &mut watch::Receiver<Care>, known: u64) -> u64 {
+    let doubts = care.wait_for(|care| care.doubts != known).await;
+    match doubts.map(|care| care.doubts) {
+        Ok(doubts) => doubts,
+        // Nobody looks after it any more; it is about to be cut.
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -97,7 +97,8 @@ impl fmt::Debug for Credentials {
 /// What is spoken at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// `mqtt://`: in the clear, for loopback and networks that are trusted.
+    /// `mqtt://`: in the clear, for loopback and networks that are trusted. The secret goes to whoever answers there, a
+    /// network that wants a sign-in included.
     Mqtt,
     /// `mqtts://`: over TLS.
     Mqtts,

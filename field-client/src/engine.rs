@@ -8,23 +8,27 @@
 
 mod outcomes;
 mod recorder;
+mod sleep;
 
 use crate::catalogue::Catalogue;
 use crate::client::{OpenError, Outcome, PostError, Posted, Refused, ReplyMessage};
-use crate::connection::{Ended, LinkEvent, Settings, ToServer};
+use crate::connection::{Care, Ended, LinkEvent, Settings, ToServer};
 use crate::core::backoff::Backoff;
+use crate::core::keep_alive::{KeepAlive, StoredPath};
 use crate::core::{
     Ask, Config, Core, Draft, Event, Fill, Makes, NotTaken, Now, Paged, PostId, Progress, Ticket,
 };
 use crate::incoming::{Offered, Withdrawn};
 use crate::link::{self, Addresses, Attempt};
 use crate::options::LinkAtStart;
+use crate::packet::Version;
 use crate::store::{OtherDevice, RedbEngine, Store, StoreError};
 use crate::tls::Tls;
 use crate::writer::{self, Done, JOBS_MAX, Job};
-use crate::{Credentials, Entry, LinkState, Options, Secret, Status};
+use crate::{Credentials, Entry, LinkState, NetworkName, Options, Secret, Status};
 use outcomes::Outcomes;
 use recorder::Recorder;
+use sleep::{LINK_LOOK_EVERY, Sleep};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -108,6 +112,7 @@ pub(crate) enum Command {
     Status(oneshot::Sender<Status>),
     PauseLink,
     ResumeLink,
+    NetworkChanged(NetworkName),
     Close(oneshot::Sender<()>),
 }
 
@@ -135,7 +140,7 @@ pub(crate) async fn start(
         app: options.app.clone(),
     };
     let opening = tokio::task::spawn_blocking(move || open(&state_dir, config));
-    let (store, core) = opening.await.map_err(|error| {
+    let (store, core, paths) = opening.await.map_err(|error| {
         OpenError::Store(StoreError::Failed {
             doing: "opening the store",
             why: error.to_string(),
@@ -162,6 +167,7 @@ pub(crate) async fn start(
     let (link_state, link) = watch::channel(first_state);
     let stopped = Arc::new(OnceLock::new());
     let backoff = Backoff::new(options.backoff_base, options.backoff_cap);
+    let keep_alive = KeepAlive::new(options.keep_alive_s, options.keep_alive_max_s, paths);
     let engine = Engine {
         core,
         identity: Identity {
@@ -187,6 +193,8 @@ pub(crate) async fn start(
         page_waits: Vec::new(),
         addresses: Addresses::new(credentials.servers, backoff),
         tls: Arc::new(Tls::new(credentials.authority, credentials.file)),
+        keep_alive,
+        sleep: Sleep::new(now().mono, Instant::now()),
         wish,
         attempt: None,
         link_state,
@@ -201,7 +209,7 @@ pub(crate) async fn start(
 }
 
 /// Everything that reads the disk before the loop begins.
-fn open(state_dir: &Path, config: Config) -> Result<(Store<RedbEngine>, Core), OpenError> {
+fn open(state_dir: &Path, config: Config) -> Result<(Store<RedbEngine>, Core, Vec<StoredPath>), OpenError> {
     let failed = |doing, error: std::io::Error| {
         OpenError::Store(StoreError::Failed {
             doing,
@@ -223,7 +231,8 @@ fn open(state_dir: &Path, config: Config) -> Result<(Store<RedbEngine>, Core), O
     store
         .kept(|stored, accepted_ms| core.restore_kept(&stored, accepted_ms))
         .map_err(OpenError::Store)?;
-    Ok((store, core))
+    let paths = store.paths().map_err(OpenError::Store)?;
+    Ok((store, core, paths))
 }
 
 fn in_use(error: StoreError) -> OpenError {
@@ -324,6 +333,8 @@ struct Engine {
     page_waits: Vec<(StreamId, oneshot::Sender<Paged>)>,
     addresses: Addresses,
     tls: Arc<Tls>,
+    keep_alive: KeepAlive,
+    sleep: Sleep,
     wish: LinkWish,
     attempt: Option<Attempt>,
     link_state: watch::Sender<LinkState>,
@@ -391,6 +402,9 @@ impl Engine {
     /// `Err` holds who waits for the end.
     async fn handle(&mut self, wake_up: WakeUp) -> Result<Flow, oneshot::Sender<()>> {
         let now = now();
+        if self.sleep.has_ended(now.mono, Instant::now()) {
+            self.try_link();
+        }
         match wake_up {
             WakeUp::Command(Some(Command::Close(reply))) => {
                 self.close().await;
@@ -410,7 +424,7 @@ impl Engine {
                 return Ok(flow);
             }
             WakeUp::Link(Some(event)) => self.handle_link(event, now),
-            WakeUp::Link(None) => self.handle_link_end().await,
+            WakeUp::Link(None) => self.handle_link_end(now).await,
             WakeUp::Room => {}
             WakeUp::Time => {
                 self.core.handle_timeout(now);
@@ -500,8 +514,13 @@ impl Engine {
             LinkWish::Connect { at } if self.attempt.is_none() && at > present => Some(at),
             _ => None,
         };
+        let look = self.attempt.is_some().then(|| present + LINK_LOOK_EVERY);
         let never = present + Duration::from_secs(3_600);
-        [soonest, connect].into_iter().flatten().min().unwrap_or(never)
+        [soonest, connect, look]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(never)
     }
 
     fn handle_command(&mut self, command: Command, now: Now) {
@@ -606,6 +625,19 @@ impl Engine {
                     self.wish = LinkWish::Connect { at: Instant::now() };
                     self.link_state.send_replace(LinkState::Offline(None));
                 }
+            }
+            Command::NetworkChanged(network) => {
+                self.keep_alive.handle_network(network);
+                self.addresses.forget_failures();
+                if !self.link_state.borrow().is_connected() {
+                    // It goes through a network that may not be there any more.
+                    self.drop_link();
+                }
+                if matches!(*self.link_state.borrow(), LinkState::CaptivePortal { .. }) {
+                    self.link_state.send_replace(LinkState::Offline(None));
+                }
+                self.try_link();
+                self.apply_learnt(now);
             }
             Command::Close(reply) => {
                 // Taken before it gets here.
@@ -737,7 +769,10 @@ impl Engine {
                 self.outcomes.settle(id, Outcome::Refused(Refused(reason)));
             }
             Event::InStep => {
-                self.addresses.succeeded();
+                if let Some(attempt) = &mut self.attempt {
+                    attempt.has_succeeded = true;
+                    self.addresses.succeeded(attempt.address(), Instant::now());
+                }
                 self.link_state.send_replace(LinkState::InStep);
                 tracing::info!(device.id = %self.identity.device, "in step with the server");
             }
@@ -817,6 +852,8 @@ impl Engine {
             LinkEvent::Connected => {
                 self.link_state.send_replace(LinkState::Connected);
                 self.core.handle_connected(now);
+                self.keep_alive.handle_connected(now.mono, now.wall_ms);
+                self.apply_learnt(now);
             }
             LinkEvent::Frame(payload) => self.core.handle_frame(&payload, now),
             LinkEvent::GroupFrame(group, payload) => self.core.handle_group_frame(group, &payload, now),
@@ -827,38 +864,75 @@ impl Engine {
                 }
             }
             LinkEvent::PublishRefused => {}
+            LinkEvent::Survived(idle) => {
+                self.keep_alive.handle_survived(idle, now.wall_ms);
+                self.apply_learnt(now);
+            }
         }
         if self.link_state.borrow().is_in_step() && !self.core.is_in_step() {
             self.link_state.send_replace(LinkState::Connected);
         }
     }
 
-    async fn handle_link_end(&mut self) {
+    async fn handle_link_end(&mut self, now: Now) {
         let Some(mut attempt) = self.attempt.take() else {
             return;
         };
         let ended = (&mut attempt.task).await.unwrap_or(Ended::Closed);
         self.core.handle_disconnected();
-        match ended {
-            Ended::VersionRefused if self.addresses.version_refused() => {
+        // Without randomness the pause is the longest: never a spin.
+        let random = getrandom::u64().unwrap_or(u64::MAX);
+        let address = attempt.address();
+        let (why, pause) = match ended {
+            Ended::VersionRefused if address.is_some_and(|at| self.addresses.version_refused(at)) => {
                 self.wish = LinkWish::Connect { at: Instant::now() };
+                return;
             }
             Ended::Refused(advice) => {
                 tracing::error!(device.id = %self.identity.device, advice, "the server refuses this device");
                 self.wish = LinkWish::GivenUp;
                 self.link_state.send_replace(LinkState::Refused(advice));
+                return;
+            }
+            Ended::Captive(advice) => {
+                let pause = self.addresses.captive(random);
+                tracing::info!(
+                    device.id = %self.identity.device,
+                    advice,
+                    pause_ms = pause.as_millis(),
+                    "the network answers in the server's place; trying again after a pause"
+                );
+                self.wish = LinkWish::Connect {
+                    at: Instant::now() + pause,
+                };
+                self.link_state.send_replace(LinkState::CaptivePortal { advice });
+                return;
+            }
+            Ended::Lost(lost) => {
+                // Where it was doubted the device has slept, or moved: that was it, and not the idle time.
+                if let Some(idle) = lost.after_idle.filter(|_| !lost.was_doubted) {
+                    self.keep_alive.handle_death(idle, now.mono);
+                }
+                let pause = if lost.was_doubted {
+                    // Whoever doubted it knows that there is a network.
+                    Duration::ZERO
+                } else if attempt.has_succeeded {
+                    self.addresses.lost(random)
+                } else {
+                    self.addresses.failed(address, random)
+                };
+                (lost.why, pause)
             }
             Ended::VersionRefused => {
-                self.retry_after("the server speaks neither MQTT 5 nor 3.1.1".to_owned());
+                let why = "the server speaks neither MQTT 5 nor 3.1.1".to_owned();
+                (why, self.addresses.failed(address, random))
             }
-            Ended::Closed => self.retry_after("the connection was closed".to_owned()),
-            Ended::Broken(why) => self.retry_after(why),
-        }
-    }
-
-    fn retry_after(&mut self, why: String) {
-        // Without randomness the pause is the longest: never a spin.
-        let pause = self.addresses.failed(getrandom::u64().unwrap_or(u64::MAX));
+            Ended::Closed => {
+                let why = "the connection was closed".to_owned();
+                (why, self.addresses.failed(address, random))
+            }
+            Ended::Broken(why) => (why, self.addresses.failed(address, random)),
+        };
         tracing::info!(
             device.id = %self.identity.device,
             why,
@@ -869,6 +943,28 @@ impl Engine {
             at: Instant::now() + pause,
         };
         self.link_state.send_replace(LinkState::Offline(Some(why)));
+    }
+
+    /// What was learnt of the network is stored, and the connection is looked after accordingly.
+    fn apply_learnt(&mut self, now: Now) {
+        if let Some(paths) = self.keep_alive.poll_changed() {
+            self.core.put_paths(paths, now);
+        }
+        if let Some(attempt) = &self.attempt {
+            let interval = self.keep_alive.interval(now.wall_ms);
+            attempt.care.send_modify(|care| care.interval = interval);
+        }
+    }
+
+    /// The network may be back, or another one: connects at once, or makes the connection show that it still stands.
+    fn try_link(&mut self) {
+        if let Some(attempt) = &self.attempt {
+            if self.link_state.borrow().is_connected() {
+                attempt.doubt();
+            }
+        } else if let LinkWish::Connect { at } = &mut self.wish {
+            *at = Instant::now();
+        }
     }
 
     /// Starts an attempt when it is time and the tag for its will is on disk.
@@ -883,20 +979,29 @@ impl Engine {
         let Some(tag) = self.core.prepared_tag() else {
             return;
         };
-        let (server, version) = self.addresses.current();
+        let candidates = self.addresses.candidates(Instant::now());
         let settings = Settings {
             device: self.identity.device,
             secret: self.identity.secret.clone(),
             prefix: self.identity.prefix.clone(),
-            version,
+            // That of the address that is reached.
+            version: Version::V5,
             tag,
             keep_alive_s: self.options.keep_alive_s,
+            ceiling_s: self.keep_alive.ceiling_s(),
             connect_timeout: self.options.connect_timeout,
             answer_timeout: self.options.answer_timeout,
         };
-        tracing::debug!(device.id = %self.identity.device, %server, ?version, "connecting");
-        self.attempt = Some(link::start(server, &self.tls, settings));
-        self.link_state.send_replace(LinkState::Connecting);
+        let care = Care {
+            interval: self.keep_alive.interval(now.wall_ms),
+            doubts: 0,
+        };
+        tracing::debug!(device.id = %self.identity.device, "connecting");
+        self.attempt = Some(link::start(candidates, &self.tls, settings, care));
+        // A sign-in that is asked for is asked for until a connection stands.
+        if !matches!(*self.link_state.borrow(), LinkState::CaptivePortal { .. }) {
+            self.link_state.send_replace(LinkState::Connecting);
+        }
     }
 
     fn drop_link(&mut self) {
@@ -977,6 +1082,7 @@ impl Engine {
                 .server_ms(now)
                 .map(|server_ms| server_ms.saturating_sub(now.wall_ms)),
             epoch: self.core.epoch(),
+            keep_alive: self.keep_alive.interval(now.wall_ms),
             counters: self.core.counters(),
         }
     }

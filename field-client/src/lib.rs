@@ -30,12 +30,14 @@
 #[cfg(all(feature = "fault-injection", not(debug_assertions)))]
 compile_error!("fault-injection breaks promises on purpose; a release build must not have it");
 
+mod captive;
 mod catalogue;
 mod client;
 mod connection;
 mod core;
 mod credentials;
 mod device_clock;
+mod dial;
 mod earlier;
 mod engine;
 mod entry;
@@ -48,6 +50,7 @@ mod link;
 mod network;
 mod options;
 mod packet;
+mod race;
 mod status;
 mod store;
 mod tls;

@@ -2,6 +2,7 @@
 
 use crate::Group;
 use crate::client::Refused;
+use std::time::Duration;
 use waypost_proto::{Epoch, OpNumber, Seq, StreamId};
 
 /// A snapshot of a client.
@@ -35,6 +36,8 @@ pub struct Status {
     pub clock_offset_ms: Option<i64>,
     /// The random number of this outbox.
     pub epoch: Epoch,
+    /// The idle time after which a ping keeps the connection, as far as that was learnt of the network.
+    pub keep_alive: Duration,
     /// What was counted since the client was opened.
     pub counters: Counters,
 }
@@ -68,6 +71,14 @@ pub enum LinkState {
     /// The server will not have this device; says what a person has to do. No further attempt is made before
     /// [`Client::resume_link`](crate::Client::resume_link).
     Refused(String),
+    /// Who answers is not the server but the network on the way, which wants a person to sign in, as the Wi-Fi of a hotel or a
+    /// depot does. An app shows "This Wi-Fi wants you to sign in" and offers to open a browser, and the advice beside it, as it
+    /// may also be a server that was set up wrongly. Attempts go on every 15 to 60 s, and at once after
+    /// [`Client::network_changed`](crate::Client::network_changed); the state stays until one of them ends otherwise.
+    CaptivePortal {
+        /// What was seen and what helps.
+        advice: String,
+    },
 }
 
 impl LinkState {

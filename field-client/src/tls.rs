@@ -6,6 +6,7 @@
 
 mod corked;
 
+use crate::captive::{self, Unreached};
 use crate::credentials::{Authority, ServerAddress};
 use corked::Corked;
 use std::io;
@@ -52,7 +53,7 @@ impl Tls {
         &self,
         stream: S,
         server: &ServerAddress,
-    ) -> Result<TlsStream<Corked<S>>, String>
+    ) -> Result<TlsStream<Corked<S>>, Unreached>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -69,7 +70,15 @@ impl Tls {
                 stream.uncork();
                 // The alert says to the server's log why; nothing depends on it.
                 let _ = stream.flush().await;
-                Err(self.why(&error))
+                Err(match &error {
+                    _ if captive::is_http(stream.heard()) => {
+                        Unreached::Captive(captive::answered_as_a_web_page())
+                    }
+                    error if self.is_of_a_stranger(error) => {
+                        Unreached::Captive(captive::advice(&self.why(error)))
+                    }
+                    error => Unreached::Broken(self.why(error)),
+                })
             }
         }
     }
@@ -87,6 +96,21 @@ impl Tls {
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.resumption = Resumption::in_memory_sessions(REMEMBERED_SERVERS_MAX);
         Ok(Arc::new(config))
+    }
+
+    /// Whether the certificate is one of a network that answers in the server's place. An authority of the server's own signs
+    /// for nobody else, so that with it a certificate for another name is the server's; those of the machine sign for anybody.
+    fn is_of_a_stranger(&self, error: &io::Error) -> bool {
+        let tls = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
+        match tls {
+            Some(Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            )) => true,
+            Some(Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. })) => {
+                self.authority.is_none()
+            }
+            _ => false,
+        }
     }
 
     /// What a failed handshake means, and what helps.

@@ -4,6 +4,7 @@
 //! whatever their borders [MQTT-6.0.0-2]. Pings are answered while the stream is read. Held are at most one frame that waits
 //! for the socket, one pong, and what was read ahead.
 
+use crate::captive::{self, Unreached};
 use crate::credentials::ServerAddress;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -52,7 +53,7 @@ pub(crate) struct WebSocket<S> {
 ///
 /// # Errors
 /// What is wrong and what helps, as a sentence.
-pub(crate) async fn open<S>(mut stream: S, server: &ServerAddress) -> Result<WebSocket<S>, String>
+pub(crate) async fn open<S>(mut stream: S, server: &ServerAddress) -> Result<WebSocket<S>, Unreached>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -73,13 +74,27 @@ where
             break input.split_to(end + 4);
         }
         if input.len() >= HEAD_BYTES_MAX {
-            return Err("the server's answer does not end; check the address".to_owned());
+            return Err("the server's answer does not end; check the address"
+                .to_owned()
+                .into());
         }
         if stream.read_buf(&mut input).await.map_err(broken)? == 0 {
-            return Err("the server closed before it had answered; does it speak HTTP there?".to_owned());
+            return Err(
+                "the server closed before it had answered; does it speak HTTP there?"
+                    .to_owned()
+                    .into(),
+            );
         }
     };
-    check(&String::from_utf8_lossy(&head), &key)?;
+    let head = String::from_utf8_lossy(&head);
+    check(&head, &key).map_err(|why| {
+        // Whose certificate was verified is the server.
+        if !server.scheme.is_tls() && captive::is_status(status_code(&head)) {
+            Unreached::Captive(captive::advice(&why))
+        } else {
+            Unreached::Broken(why)
+        }
+    })?;
     Ok(WebSocket {
         stream,
         input,
@@ -96,8 +111,7 @@ where
 fn check(head: &str, key: &str) -> Result<(), String> {
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap_or_default();
-    let code = status.split(' ').nth(1).unwrap_or_default();
-    if code != "101" {
+    if status_code(head) != "101" {
         let status: String = status.chars().filter(|c| !c.is_control()).take(60).collect();
         return Err(format!(
             "there is no MQTT over WebSocket at this path: the server answers {status:?}"
@@ -113,6 +127,11 @@ fn check(head: &str, key: &str) -> Result<(), String> {
     } else {
         Err("something between here and the server answers in its place".to_owned())
     }
+}
+
+fn status_code(head: &str) -> &str {
+    let status = head.split("\r\n").next().unwrap_or_default();
+    status.split(' ').nth(1).unwrap_or_default()
 }
 
 /// What stands next in the input.

@@ -5,6 +5,7 @@
     reason = "a test fails where it unwraps; its helpers are not marked as tests"
 )]
 
+mod network;
 mod server;
 
 use server::{FOREIGN, GROUP_STREAM, OFFICE, Server, options};

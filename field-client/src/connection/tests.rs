@@ -83,6 +83,7 @@ fn connack_properties() -> v5::ConnAckProperties {
 struct World {
     broker: Broker,
     frames: mpsc::Sender<ToServer>,
+    care: watch::Sender<Care>,
     events: mpsc::Receiver<LinkEvent>,
     task: tokio::task::JoinHandle<Ended>,
 }
@@ -95,6 +96,7 @@ fn settings(version: Version) -> Settings {
         version,
         tag: SessionTag::new(9).unwrap(),
         keep_alive_s: 60,
+        ceiling_s: 450,
         connect_timeout: Duration::from_secs(10),
         answer_timeout: Duration::from_secs(20),
     }
@@ -104,15 +106,35 @@ fn start(version: Version) -> World {
     let (client, server) = duplex(1 << 16);
     let (frames, frames_receiver) = mpsc::channel(FRAMES_MAX);
     let (events_sender, events) = mpsc::channel(EVENTS_MAX);
-    let task = tokio::spawn(run(client, settings(version), frames_receiver, events_sender));
+    let (care, care_receiver) = watch::channel(Care {
+        interval: Duration::from_secs(60),
+        doubts: 0,
+    });
+    let running = run(
+        client,
+        settings(version),
+        care_receiver,
+        frames_receiver,
+        events_sender,
+    );
+    let task = tokio::spawn(running);
     World {
         broker: Broker {
             stream: server,
             input: BytesMut::with_capacity(1 << 16),
         },
         frames,
+        care,
         events,
         task,
+    }
+}
+
+/// Why a connection that stood was lost.
+async fn lost(world: World) -> Lost {
+    match world.task.await.unwrap() {
+        Ended::Lost(lost) => lost,
+        ended => panic!("{ended:?}"),
     }
 }
 
@@ -159,7 +181,7 @@ async fn a_connect_names_the_device_and_leaves_a_will_of_its_session() {
             connect.clean_start,
             connect.keep_alive
         ),
-        ("7c", true, 60)
+        ("7c", true, 450)
     );
     assert_eq!(connect.properties.unwrap().topic_alias_max, Some(4));
     let login = login.unwrap();
@@ -362,7 +384,7 @@ async fn aliases_of_the_server_are_resolved_and_its_publishes_acknowledged() {
         );
     }
     world.broker.send(down("", 4, 10, "never set")).await;
-    assert!(matches!(world.task.await.unwrap(), Ended::Broken(why) if why.contains("alias")));
+    assert!(lost(world).await.why.contains("alias"));
 }
 
 #[tokio::test]
@@ -485,8 +507,8 @@ async fn a_connection_on_which_nothing_comes_any_more_counts_as_dead() {
     assert!(!world.task.is_finished(), "nothing is waited for");
     world.frames.send(frame(b"x")).await.unwrap();
     let sent = tokio::time::Instant::now();
-    let ended = world.task.await.unwrap();
-    assert!(matches!(ended, Ended::Broken(_)), "{ended:?}");
+    let lost = lost(world).await;
+    assert_eq!((lost.after_idle, lost.was_doubted), (None, false), "{lost:?}");
     assert_eq!(sent.elapsed().as_secs(), 20);
 }
 
@@ -516,7 +538,7 @@ async fn a_good_bye_takes_the_presence_back_by_itself() {
 #[tokio::test(start_paused = true)]
 async fn what_is_not_mqtt_ends_the_connection_and_nothing_more() {
     for bytes in [
-        &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
+        &b"SSH-2.0-x\r\n"[..],
         &[0xff; 64],
         &[0x20, 0x80, 0x80, 0x80, 0x80, 1],
         &[0, 0],
@@ -528,7 +550,7 @@ async fn what_is_not_mqtt_ends_the_connection_and_nothing_more() {
 
         let mut world = connected(1).await;
         world.broker.stream.write_all(bytes).await.unwrap();
-        assert!(matches!(world.task.await.unwrap(), Ended::Broken(_)), "{bytes:?}");
+        assert!(matches!(world.task.await.unwrap(), Ended::Lost(_)), "{bytes:?}");
     }
 }
 
@@ -559,4 +581,273 @@ async fn frames_wait_while_too_many_are_unacknowledged() {
         .send(v5::Packet::PubAck(v5::PubAck::new(3, None)))
         .await;
     assert_eq!(world.broker.publish().await.pkid, 5);
+}
+
+fn live(payload: &[u8]) -> ToServer {
+    ToServer::Frame(Outgoing {
+        payload: payload.to_vec(),
+        qos: Qos::AtMostOnce,
+    })
+}
+
+/// Since then, by the clock of the test.
+fn whole_seconds(since: tokio::time::Instant) -> u64 {
+    (since.elapsed() + Duration::from_millis(500)).as_secs()
+}
+
+/// Connected, in step, with nothing that waits for an answer.
+async fn settled() -> World {
+    let mut world = connected(1).await;
+    for pkid in [2, 3] {
+        world
+            .broker
+            .send(v5::Packet::PubAck(v5::PubAck::new(pkid, None)))
+            .await;
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_link_that_carries_only_what_is_not_answered_is_found_too() {
+    let mut world = settled().await;
+    let began = tokio::time::Instant::now();
+    let sending = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(7)).await;
+            if world.frames.send(live(b"here")).await.is_err() {
+                return;
+            }
+        }
+    };
+    // Everything arrives, and nothing is said to it: from here that looks the same as a link that swallows.
+    let mut pings = 0;
+    let listening = async {
+        loop {
+            match world.broker.packet().await {
+                v5::Packet::PingReq(_) => pings += 1,
+                v5::Packet::Publish(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let ended = tokio::select! {
+        biased;
+        ended = &mut world.task => ended.unwrap(),
+        () = sending => panic!("the connection takes no more and has not ended"),
+        () = listening => unreachable!(),
+        () = tokio::time::sleep(Duration::from_secs(3_600)) => panic!("nobody finds it"),
+    };
+    let Ended::Lost(lost) = ended else {
+        panic!("{ended:?}")
+    };
+    assert_eq!(lost.after_idle, None, "it was not idle");
+    assert_eq!((pings, whole_seconds(began)), (1, 80));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_ping_leaves_while_traffic_flows_both_ways() {
+    let mut world = settled().await;
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_secs(29)).await;
+        world.frames.send(live(b"here")).await.unwrap();
+        assert!(matches!(world.broker.packet().await, v5::Packet::Publish(_)));
+        tokio::time::sleep(Duration::from_secs(29)).await;
+        let down = v5::Publish::new("d/7c", rumqttc::v5::mqttbytes::QoS::AtMostOnce, "x", None);
+        world.broker.send(v5::Packet::Publish(down)).await;
+        assert!(matches!(world.events.recv().await, Some(LinkEvent::Frame(_))));
+    }
+    assert!(world.broker.input.is_empty() && !world.task.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_says_what_it_survived_and_after_what_it_was_lost() {
+    let mut world = settled().await;
+    for interval_s in [60, 90, 450] {
+        let interval = Duration::from_secs(interval_s);
+        world.care.send_modify(|care| care.interval = interval);
+        let quiet = tokio::time::Instant::now();
+        assert!(matches!(world.broker.packet().await, v5::Packet::PingReq(_)));
+        // One look later than the change at most, which comes within the interval before.
+        assert_eq!(whole_seconds(quiet), interval_s);
+        world.broker.send(v5::Packet::PingResp(v5::PingResp)).await;
+        let Some(LinkEvent::Survived(idle)) = world.events.recv().await else {
+            panic!()
+        };
+        assert_eq!(idle.as_secs(), interval_s);
+    }
+    // Never longer than the CONNECT has said.
+    world
+        .care
+        .send_modify(|care| care.interval = Duration::from_secs(900));
+    let quiet = tokio::time::Instant::now();
+    assert!(matches!(world.broker.packet().await, v5::Packet::PingReq(_)));
+    assert_eq!(whole_seconds(quiet), 450);
+    let lost = lost(world).await;
+    assert_eq!(lost.after_idle.map(|idle| idle.as_secs()), Some(450));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_names_a_shorter_keep_alive_gets_it() {
+    let mut world = start(Version::V5);
+    world.broker.packet().await;
+    let mut properties = connack_properties();
+    properties.server_keep_alive = Some(25);
+    world
+        .broker
+        .connack(v5::ConnectReturnCode::Success, Some(properties))
+        .await;
+    world.frames.send(frame(b"hello")).await.unwrap();
+    for _ in ["subscribe", "hello", "presence"] {
+        world.broker.packet().await;
+    }
+    for pkid in [2, 3] {
+        world
+            .broker
+            .send(v5::Packet::PubAck(v5::PubAck::new(pkid, None)))
+            .await;
+    }
+    // It sends all the time; the client has to as well. [MQTT-3.1.2-20]
+    let quiet = tokio::time::Instant::now();
+    let pinged = async {
+        loop {
+            tokio::select! {
+                packet = world.broker.packet() => return packet,
+                () = tokio::time::sleep(Duration::from_secs(4)) => {
+                    let down = v5::Publish::new("d/7c", rumqttc::v5::mqttbytes::QoS::AtMostOnce, "x", None);
+                    world.broker.send(v5::Packet::Publish(down)).await;
+                }
+            }
+        }
+    };
+    assert!(matches!(pinged.await, v5::Packet::PingReq(_)));
+    assert_eq!(whole_seconds(quiet), 25);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_doubted_shows_quickly_whether_it_stands() {
+    let mut world = settled().await;
+    world.care.send_modify(|care| care.doubts += 1);
+    let doubted = tokio::time::Instant::now();
+    assert!(matches!(world.broker.packet().await, v5::Packet::PingReq(_)));
+    world.broker.send(v5::Packet::PingResp(v5::PingResp)).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(!world.task.is_finished(), "it stands");
+    assert_eq!(whole_seconds(doubted), 30);
+    world.care.send_modify(|care| care.doubts += 1);
+    let doubted = tokio::time::Instant::now();
+    assert!(lost(world).await.was_doubted);
+    assert_eq!(whole_seconds(doubted), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_connection_gets_three_round_trips_to_show_that_it_stands() {
+    let mut world = start(Version::V5);
+    world.broker.packet().await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    world.broker.accept(1).await;
+    world.frames.send(frame(b"hello")).await.unwrap();
+    for _ in ["subscribe", "hello", "presence"] {
+        world.broker.packet().await;
+    }
+    let doubted = tokio::time::Instant::now();
+    world.care.send_modify(|care| care.doubts += 1);
+    assert!(lost(world).await.was_doubted);
+    assert_eq!(whole_seconds(doubted), 12);
+}
+
+#[tokio::test]
+async fn a_web_page_instead_of_a_connack_is_a_network_that_wants_a_sign_in() {
+    for version in [Version::V5, Version::V4] {
+        let mut world = start(version);
+        world.broker.read().await;
+        let page = b"HTTP/1.1 302 Found\r\nLocation: http://login.example/\r\n\r\n";
+        world.broker.stream.write_all(page).await.unwrap();
+        let ended = world.task.await.unwrap();
+        assert!(
+            matches!(&ended, Ended::Captive(advice) if advice.contains("sign in")),
+            "{ended:?}"
+        );
+    }
+}
+
+/// A stream that takes whatever is written and lets nothing go, as TLS does above a socket that is full.
+struct Stuffed(DuplexStream, std::sync::Arc<std::sync::atomic::AtomicBool>);
+
+impl AsyncRead for Stuffed {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Stuffed {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        std::pin::Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        if self.1.load(std::sync::atomic::Ordering::Relaxed) {
+            return std::task::Poll::Pending;
+        }
+        std::pin::Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stream_has_not_let_go_of_is_not_followed_by_more() {
+    let (client, server) = duplex(1 << 16);
+    let (frames, frames_receiver) = mpsc::channel(FRAMES_MAX);
+    let (events_sender, _events) = mpsc::channel(EVENTS_MAX);
+    let (_care, care) = watch::channel(Care {
+        interval: Duration::from_secs(60),
+        doubts: 0,
+    });
+    let is_stuck = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stream = Stuffed(client, is_stuck.clone());
+    let task = tokio::spawn(run(
+        stream,
+        settings(Version::V5),
+        care,
+        frames_receiver,
+        events_sender,
+    ));
+    let mut broker = Broker {
+        stream: server,
+        input: BytesMut::new(),
+    };
+    broker.packet().await;
+    broker.accept(1).await;
+    frames.send(frame(b"hello")).await.unwrap();
+    for _ in ["subscribe", "hello", "presence"] {
+        broker.packet().await;
+    }
+    is_stuck.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut taken = 0;
+    while tokio::time::timeout(Duration::from_millis(10), frames.send(live(b"here")))
+        .await
+        .is_ok()
+    {
+        taken += 1;
+        assert!(taken < 100, "without an end");
+    }
+    assert!(taken <= 2 * FRAMES_MAX, "{taken}");
+    task.abort();
 }

@@ -316,7 +316,7 @@ impl SendReport {
 /// How a client is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusReport {
-    /// `paused`, `offline`, `connecting`, `connected`, `in_step` or `refused`.
+    /// `paused`, `offline`, `connecting`, `connected`, `in_step`, `refused` or `captive_portal`.
     pub link: String,
     /// Why the last connection ended, or what a person has to do.
     pub detail: Option<String>,
@@ -477,6 +477,7 @@ impl StatusReport {
             LinkState::Connected => ("connected", None),
             LinkState::InStep => ("in_step", None),
             LinkState::Refused(advice) => ("refused", Some(advice.clone())),
+            LinkState::CaptivePortal { advice } => ("captive_portal", Some(advice.clone())),
         };
         let parked = status.parked.iter().map(|parked| ParkedReport {
             op: parked.op.number(),

@@ -65,3 +65,44 @@ impl<E: Engine> Store<E> {
         record.paths.into_iter().map(path).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{Mutation, Ticket, Write};
+    use crate::options::LinkAtStart;
+    use crate::store::RedbEngine;
+    use crate::{Client, Credentials, Options};
+    use waypost_proto::Epoch;
+
+    #[tokio::test]
+    async fn what_was_learnt_of_a_network_counts_as_soon_as_the_device_is_in_it_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let nowhere = r#"{"device":"7c","secret":"s","mqtt":["mqtt://127.0.0.1:1"]}"#;
+        let credentials = Credentials::parse(nowhere).unwrap();
+        let depot = NetworkName::new("depot").unwrap();
+        {
+            let engine = RedbEngine::open(&folder.path().join("state.redb")).unwrap();
+            let opened = Store::open(engine, credentials.device, Epoch::new(1).unwrap()).unwrap();
+            let mut store = opened.unwrap_or_else(|other| panic!("{other:?}"));
+            let learnt = StoredPath {
+                network: depot.clone(),
+                good_s: 200,
+                ..StoredPath::default()
+            };
+            let write = Write {
+                ticket: Ticket(1),
+                mutations: vec![Mutation::PutPaths(vec![learnt])],
+            };
+            store.commit(&[write]).unwrap();
+        }
+        let paused = Options {
+            link: LinkAtStart::Paused,
+            ..Options::default()
+        };
+        let client = Client::open(credentials, folder.path(), paused).await.unwrap();
+        assert_eq!(client.status().await.unwrap().keep_alive.as_secs(), 60);
+        client.network_changed(depot).await.unwrap();
+        assert_eq!(client.status().await.unwrap().keep_alive.as_secs(), 300);
+    }
+}

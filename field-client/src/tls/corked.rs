@@ -14,7 +14,13 @@ pub(crate) struct Corked<S> {
     stream: S,
     held: BytesMut,
     is_corked: bool,
+    /// What came first.
+    heard: [u8; HEARD_BYTES],
+    heard_bytes: usize,
 }
+
+/// As much of what comes as tells a web page from a handshake.
+const HEARD_BYTES: usize = 5;
 
 impl<S> Corked<S> {
     pub(super) fn new(stream: S) -> Self {
@@ -22,7 +28,21 @@ impl<S> Corked<S> {
             stream,
             held: BytesMut::new(),
             is_corked: true,
+            heard: [0; HEARD_BYTES],
+            heard_bytes: 0,
         }
+    }
+
+    /// What came first, at most five bytes.
+    pub(super) fn heard(&self) -> &[u8] {
+        &self.heard[..self.heard_bytes]
+    }
+
+    fn hear(&mut self, bytes: &[u8]) {
+        let left = &mut self.heard[self.heard_bytes..];
+        let count = left.len().min(bytes.len());
+        left[..count].copy_from_slice(&bytes[..count]);
+        self.heard_bytes += count;
     }
 
     /// What is held leaves with the next write, at the next flush or before the next read.
@@ -57,7 +77,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Corked<S> {
         if !self.held.is_empty() {
             ready!(self.poll_send(cx))?;
         }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if self.heard_bytes < HEARD_BYTES {
+            self.hear(&buffer.filled()[before..]);
+        }
+        read
     }
 }
 

@@ -103,7 +103,13 @@ async fn what_is_wrong_with_a_server_is_said_so_that_it_can_be_helped() {
     ] {
         let (near, far) = duplex(64 * 1024);
         let serving = serve(server, far);
-        let why = office.device().connect(near, &address()).await.err().unwrap();
+        let why = office
+            .device()
+            .connect(near, &address())
+            .await
+            .err()
+            .unwrap()
+            .to_string();
         assert!(why.contains(said), "{why}");
         // And the server hears of it.
         let error = serving.await.unwrap().unwrap_err().to_string();
@@ -111,13 +117,25 @@ async fn what_is_wrong_with_a_server_is_said_so_that_it_can_be_helped() {
     }
 
     let (near, mut far) = duplex(64 * 1024);
-    far.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
-    let why = office.device().connect(near, &address()).await.err().unwrap();
+    far.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await.unwrap();
+    let why = office
+        .device()
+        .connect(near, &address())
+        .await
+        .err()
+        .unwrap()
+        .to_string();
     assert!(why.contains("does not speak TLS"), "{why}");
 
     let (near, far) = duplex(64 * 1024);
     drop(far);
-    let why = office.device().connect(near, &address()).await.err().unwrap();
+    let why = office
+        .device()
+        .connect(near, &address())
+        .await
+        .err()
+        .unwrap()
+        .to_string();
     assert!(!why.contains("certificate"), "{why}");
 
     let (near, far) = duplex(64 * 1024);
@@ -135,7 +153,8 @@ async fn without_an_authority_in_the_file_only_those_of_the_machine_count() {
         .connect(near, &address())
         .await
         .err()
-        .unwrap();
+        .unwrap()
+        .to_string();
     assert!(
         why.contains("this machine trusts") && why.contains("the credentials file names none"),
         "{why}"
