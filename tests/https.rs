@@ -101,6 +101,13 @@ async fn a_device_that_knows_another_authority_keeps_what_it_has_to_say() {
         "{why}"
     );
     assert!(heard(&server, &token, &device).await.is_empty());
+    // It looks like the Wi-Fi of a hotel, and a person is told both.
+    let (said, _) = driver(&["status"]);
+    assert!(
+        said.contains("captive portal: this network may want you to sign in")
+            && said.contains("in truck-17.json"),
+        "{said}"
+    );
 
     // With the right file what was stored goes first.
     fs::write(&file, right).unwrap();

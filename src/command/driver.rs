@@ -110,6 +110,7 @@ async fn explain_link(driver: &Driver) -> anyhow::Result<()> {
     let detail = status.detail.as_deref().unwrap_or("no connection yet");
     match status.link.as_str() {
         "refused" => eprintln!("the server will not have this device: {detail}"),
+        "captive_portal" => eprintln!("something answers in the server's place: {detail}"),
         "in_step" | "connected" => eprintln!("the server is connected and has not answered yet"),
         _ => eprintln!("the server cannot be reached: {detail}"),
     }

@@ -202,7 +202,7 @@ async fn watch_link(driver: &Driver) -> anyhow::Result<()> {
         match driver.status().await?.link.as_str() {
             "in_step" => break,
             // Nothing will change by itself.
-            "refused" => explain_link(driver).await?,
+            "refused" | "captive_portal" => explain_link(driver).await?,
             _ if begun.elapsed() < PATIENCE => continue,
             _ => explain_link(driver).await?,
         }
