@@ -218,6 +218,7 @@ async fn nothing_is_acknowledged_shown_or_sent_before_its_sync() {
         let body = NewBody::Text("from the office".into());
         let (urgent, expires_ms, reply_to, once) = (false, None, None, None);
         let new = NewEntry {
+            supersedes: None,
             author: person.id,
             stream,
             body,

@@ -6,6 +6,7 @@ mod anonymous;
 mod browser;
 mod chatter;
 mod durability;
+mod expiry;
 mod external_broker;
 #[cfg(feature = "fault-injection")]
 mod fault;

@@ -28,6 +28,10 @@ pub struct Entry {
     pub reply_to: Option<Seq>,
     /// The broadcast to which that entry belongs; `None` for one of the same stream.
     pub reply_stream: Option<StreamId>,
+    /// The earlier entry of the same stream whose place it takes.
+    pub supersedes: Option<Seq>,
+    /// The later one that has taken its place, as far as that is on disk; a store adds it when it reads the entry.
+    pub superseded_by: Option<Seq>,
     /// What it says.
     pub body: EntryBody,
 }
@@ -94,6 +98,8 @@ pub struct NewEntry {
     pub expires_ms: Option<i64>,
     /// The entry of the same stream that it answers.
     pub reply_to: Option<Seq>,
+    /// The entry of the office in the same stream whose place it takes.
+    pub supersedes: Option<Seq>,
     /// Makes the same request, however often it is sent, one entry.
     pub once: Option<Once>,
 }
@@ -137,6 +143,8 @@ pub struct Receipt {
     pub read: Option<Moment>,
     /// Answered.
     pub acted: Option<Moment>,
+    /// Its time was over before the member had it.
+    pub expired: Option<Moment>,
 }
 
 impl Receipt {

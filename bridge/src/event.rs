@@ -57,6 +57,33 @@ pub enum EventKind {
         /// The answer.
         answer: Seq,
     },
+    /// The time of an entry was over before all had it for whom it was.
+    EntryExpired {
+        /// Of this stream.
+        stream: StreamId,
+        /// With this number.
+        seq: Seq,
+        /// How many members had not received it.
+        missed: u32,
+    },
+    /// The time of operations was over before they reached the server.
+    OperationsExpired {
+        /// In the outbox of this device.
+        device: DeviceId,
+        /// The number of the first there.
+        first_op: u64,
+        /// How many.
+        count: u32,
+    },
+    /// Another entry has taken the place of one.
+    EntrySuperseded {
+        /// Of this stream.
+        stream: StreamId,
+        /// The one that counts no more.
+        seq: Seq,
+        /// The one that counts instead.
+        by: Seq,
+    },
     /// A device began a session.
     DeviceOnline(DeviceId),
     /// A device's session ended.

@@ -79,6 +79,12 @@ pub enum BridgeError {
         /// What would be right.
         reason: String,
     },
+    /// The entry that was to be superseded has been already.
+    #[error("entry {by} has taken the place of that one already; supersede entry {by} instead")]
+    Superseded {
+        /// The entry that counts instead.
+        by: Seq,
+    },
     /// Something of that name exists already.
     #[error("{0}")]
     Conflict(&'static str),
@@ -468,11 +474,18 @@ impl Bridge {
     ///
     /// # Errors
     /// [`BridgeError::NotFound`] for the stream, [`BridgeError::Invalid`], [`BridgeError::KeyReused`],
-    /// [`BridgeError::NoSpace`], [`BridgeError::Conflict`] for a repetition whose entry is kept no longer.
+    /// [`BridgeError::NoSpace`], [`BridgeError::Conflict`] for a repetition whose entry is kept no longer,
+    /// [`BridgeError::Superseded`].
     pub async fn post_entry(&self, mut new: NewEntry) -> Result<Entry> {
         let once = new.once.take();
+        let replaced = match new.supersedes {
+            Some(seq) => self.entry(new.stream, seq).await?,
+            None => None,
+        };
         let (made, _) = self
-            .make(once, move |core, now| core.post_entry(new, now))
+            .make(once, move |core, now| {
+                core.post_entry(new, replaced.as_ref(), now)
+            })
             .await?;
         let Made::Entry { stream, seq } = made else {
             return Err(BridgeError::KeyReused);
@@ -888,6 +901,17 @@ impl<L: BrokerLink> Rim<L> {
             Output::Look(look) => {
                 let found = self.store.find_old(&look)?;
                 self.core.handle_found(&look, found);
+            }
+            Output::Recall {
+                device,
+                frame,
+                wanted,
+            } => {
+                let mut recalled = Vec::with_capacity(wanted.len());
+                for (stream, seq) in wanted {
+                    recalled.extend(self.store.entry(stream, seq)?);
+                }
+                self.core.handle_recalled(device, &frame, &recalled, now());
             }
             Output::Compare(repeated) => {
                 let taken = self

@@ -7,7 +7,7 @@ use crate::entries::EntryJson;
 use crate::language::Language;
 use crate::members::{MemberJson, Names};
 use crate::positions::PositionJson;
-use crate::receipts::MomentJson;
+use crate::receipts::{MomentJson, SERVER_HOP};
 use crate::state::ApiState;
 use crate::timestamp::Timestamp;
 use serde::Serialize;
@@ -19,6 +19,9 @@ use waypost_bridge::entry::{Author, Rung};
 use waypost_bridge::event::{Event, EventKind};
 use waypost_bridge::position::Position;
 
+/// What expired waited in the outbox of its device for the server.
+const OUTBOX_HOP: &str = "outbox";
+
 /// The types of events that can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum EventType {
@@ -27,8 +30,9 @@ pub(crate) enum EventType {
     EntryDelivered,
     EntryRead,
     EntryActed,
-    /// Known, so that a client may ask for it today; nothing expires yet.
+    /// Of an entry at the server, or of an operation in the outbox of a device.
     EntryExpired,
+    EntrySuperseded,
     DeviceOnline,
     DeviceOffline,
     DeviceEnrolled,
@@ -39,13 +43,14 @@ pub(crate) enum EventType {
 }
 
 impl EventType {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::EntryAccepted,
         Self::EntrySent,
         Self::EntryDelivered,
         Self::EntryRead,
         Self::EntryActed,
         Self::EntryExpired,
+        Self::EntrySuperseded,
         Self::DeviceOnline,
         Self::DeviceOffline,
         Self::DeviceEnrolled,
@@ -64,6 +69,8 @@ impl EventType {
                 Rung::Acted => Self::EntryActed,
             },
             EventKind::EntryActed { .. } => Self::EntryActed,
+            EventKind::EntryExpired { .. } | EventKind::OperationsExpired { .. } => Self::EntryExpired,
+            EventKind::EntrySuperseded { .. } => Self::EntrySuperseded,
             EventKind::DeviceOnline(_) => Self::DeviceOnline,
             EventKind::DeviceOffline(_) => Self::DeviceOffline,
             EventKind::DeviceEnrolled(_) => Self::DeviceEnrolled,
@@ -80,6 +87,7 @@ impl EventType {
             Self::EntryRead => "waypost.entry.read",
             Self::EntryActed => "waypost.entry.acted",
             Self::EntryExpired => "waypost.entry.expired",
+            Self::EntrySuperseded => "waypost.entry.superseded",
             Self::DeviceOnline => "waypost.device.online",
             Self::DeviceOffline => "waypost.device.offline",
             Self::DeviceEnrolled => "waypost.device.enrolled",
@@ -140,6 +148,29 @@ enum DataJson {
         answer_stream: String,
         answer_seq: u64,
     },
+    /// It waited at the server for some of those for whom it was.
+    Expired {
+        hop: &'static str,
+        stream: String,
+        seq: u64,
+        /// How many members had not received it; which, its receipts say.
+        missed: u32,
+    },
+    /// They waited in the outbox of a device, and never were entries.
+    ExpiredInOutbox {
+        hop: &'static str,
+        device: String,
+        /// The number of the first operation.
+        op: u64,
+        /// How many there were, from that one on.
+        count: u32,
+    },
+    Superseded {
+        stream: String,
+        seq: u64,
+        /// The entry that counts instead.
+        superseded_by: u64,
+    },
     Device {
         device: String,
         name: Option<String>,
@@ -198,6 +229,36 @@ impl<'a> CloudEventJson<'a> {
                     member: names.member(*member).await?,
                     answer_stream: answer_stream.to_string(),
                     answer_seq: answer.number(),
+                };
+                (format!("stream/{stream}/{seq}"), data)
+            }
+            EventKind::EntryExpired { stream, seq, missed } => {
+                let data = DataJson::Expired {
+                    hop: SERVER_HOP,
+                    stream: stream.to_string(),
+                    seq: seq.number(),
+                    missed: *missed,
+                };
+                (format!("stream/{stream}/{seq}"), data)
+            }
+            EventKind::OperationsExpired {
+                device,
+                first_op,
+                count,
+            } => {
+                let data = DataJson::ExpiredInOutbox {
+                    hop: OUTBOX_HOP,
+                    device: device.to_string(),
+                    op: *first_op,
+                    count: *count,
+                };
+                (about_device(device), data)
+            }
+            EventKind::EntrySuperseded { stream, seq, by } => {
+                let data = DataJson::Superseded {
+                    stream: stream.to_string(),
+                    seq: seq.number(),
+                    superseded_by: by.number(),
                 };
                 (format!("stream/{stream}/{seq}"), data)
             }

@@ -15,6 +15,7 @@ use crate::page::PageJson;
 use crate::problem::Problem;
 use crate::query::{Id, NoQuery, Query};
 use crate::receipts::ReceiptJson;
+use crate::session::now_ms;
 use crate::state::ApiState;
 use crate::timestamp::Timestamp;
 use axum::Json;
@@ -41,6 +42,12 @@ pub(crate) struct EntryJson {
     server_at: Timestamp,
     urgent: bool,
     expires_at: Option<Timestamp>,
+    /// Whether that has passed now: it must not be shown as current.
+    expired: bool,
+    /// The earlier entry of the same stream whose place it takes.
+    supersedes: Option<u64>,
+    /// The later one that has taken its place: this one must not be shown as current.
+    superseded_by: Option<u64>,
     /// The number of the entry that it answers.
     reply_to: Option<u64>,
     /// The stream of that entry where it is another: the answer to a broadcast stands in the driver's own conversation.
@@ -58,6 +65,10 @@ pub(crate) struct NewEntryJson {
     expires_at: Option<Timestamp>,
     #[schema(value_type = Option<u64>, minimum = 1)]
     reply_to: Option<SeqJson>,
+    /// An earlier entry of the office in this stream, which nothing has superseded yet: it is current no more, and who does
+    /// not have it yet will not get it.
+    #[schema(value_type = Option<u64>, minimum = 1)]
+    supersedes: Option<SeqJson>,
 }
 
 /// The number of an entry in a body.
@@ -86,6 +97,9 @@ impl EntryJson {
             server_at: Timestamp(entry.accepted.server_ms),
             urgent: entry.urgent,
             expires_at: entry.expires_ms.map(Timestamp),
+            expired: entry.expires_ms.is_some_and(|at| at <= now_ms()),
+            supersedes: entry.supersedes.map(Seq::number),
+            superseded_by: entry.superseded_by.map(Seq::number),
             reply_to: entry.reply_to.map(Seq::number),
             reply_to_stream: entry.reply_stream.map(|stream| stream.to_string()),
             body: BodyJson::new(entry.body, names).await?,
@@ -138,6 +152,10 @@ pub(crate) fn describe(document: &mut Document) {
         .answers_page::<EntryJson>("Entries, ascending by number.");
     document
         .post("/api/v1/streams/{id}/entries", "Write an entry")
+        .describes(
+            "With `supersedes` it takes the place of an earlier one. That one may be superseded once: 409 names the entry that \
+             has taken its place already.",
+        )
         .takes_language()
         .takes::<NewEntryJson>()
         .answers::<EntryJson>(201, "The entry as it is on disk.")
@@ -221,6 +239,7 @@ pub(crate) async fn create(
         urgent,
         expires_at,
         reply_to,
+        supersedes,
     } = body.value;
     let new = NewEntry {
         author,
@@ -229,6 +248,7 @@ pub(crate) async fn create(
         urgent,
         expires_ms: expires_at.map(|at| at.0),
         reply_to: reply_to.map(|reply_to| reply_to.0),
+        supersedes: supersedes.map(|supersedes| supersedes.0),
         once,
     };
     let entry = bridge.post_entry(new).await?;

@@ -417,6 +417,9 @@ impl From<BridgeError> for Problem {
                 detail: reason,
             }]),
             BridgeError::Conflict(reason) => Self::new(ProblemType::Conflict, sentence(reason)),
+            superseded @ BridgeError::Superseded { .. } => {
+                Self::new(ProblemType::Conflict, sentence(&superseded.to_string()))
+            }
             BridgeError::Forbidden(reason) => Self::new(ProblemType::NotAllowed, sentence(reason)),
             BridgeError::KeyReused => Self::new(
                 ProblemType::KeyReused,

@@ -14,6 +14,9 @@ use utoipa::ToSchema;
 use waypost_bridge::entry::Moment;
 use waypost_bridge::stream::{Seq, StreamId};
 
+/// What expired waited at the server for whoever was to receive it.
+pub(crate) const SERVER_HOP: &str = "server";
+
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ReceiptJson {
     member: MemberJson,
@@ -22,6 +25,17 @@ pub(crate) struct ReceiptJson {
     delivered: Option<MomentJson>,
     read: Option<MomentJson>,
     acted: Option<MomentJson>,
+    /// Where and when it expired before this member had it; `null` where the member has it, or it has not expired.
+    expired: Option<ExpiredJson>,
+}
+
+/// The end of an entry on its way to a member.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ExpiredJson {
+    #[serde(flatten)]
+    at: MomentJson,
+    /// `server`: it waited there for the member.
+    hop: &'static str,
 }
 
 /// A moment by both clocks.
@@ -62,6 +76,10 @@ pub(crate) async fn list(
             delivered: receipt.delivered.map(Into::into),
             read: receipt.read.map(Into::into),
             acted: receipt.acted.map(Into::into),
+            expired: receipt.expired.map(|at| ExpiredJson {
+                at: at.into(),
+                hop: SERVER_HOP,
+            }),
         });
     }
     Ok(Json(PageJson { items, next: None }))

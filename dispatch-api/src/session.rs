@@ -174,7 +174,7 @@ fn count(outcome: &'static str) {
     metrics::counter!("waypost_http_sign_ins_total", "outcome" => outcome).increment(1);
 }
 
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or(Duration::ZERO);

@@ -6,6 +6,7 @@ mod broadcasts;
 mod conversation;
 mod devices;
 mod events;
+mod expiry;
 mod groups;
 mod idempotency;
 mod mqtt_socket;

@@ -48,6 +48,8 @@ pub struct Message {
     pub urgency: Urgency,
     /// The entry of `stream` that it answers; to a broadcast without it, the newest.
     pub reply_to: Option<Seq>,
+    /// The entry of this device in the stream whose place it takes.
+    pub supersedes: Option<Seq>,
     /// Seconds from now after which nobody needs it any more; `None` for never.
     pub expires_in_s: Option<u32>,
 }
@@ -70,6 +72,7 @@ impl Message {
             text: text.into(),
             urgency: Urgency::Ordinary,
             reply_to: None,
+            supersedes: None,
             expires_in_s: None,
         }
     }
@@ -86,6 +89,7 @@ impl Message {
         let operation = Operation {
             urgent: self.urgency == Urgency::Urgent,
             reply_to: self.reply_to,
+            supersedes: self.supersedes,
             expires_in_s: self.expires_in_s.filter(|&seconds| seconds > 0),
             ..Operation::text(self.stream.unwrap_or_else(placeholder), self.text)
         };
@@ -115,6 +119,8 @@ pub struct ReplyMessage {
     pub urgency: Urgency,
     /// The entry of `stream` that it answers; to a broadcast without it, the newest.
     pub reply_to: Option<Seq>,
+    /// The entry of this device in the stream whose place it takes.
+    pub supersedes: Option<Seq>,
     /// Seconds from now after which nobody needs it any more; `None` for never.
     pub expires_in_s: Option<u32>,
 }
@@ -128,6 +134,7 @@ impl ReplyMessage {
             values,
             urgency: Urgency::Ordinary,
             reply_to: None,
+            supersedes: None,
             expires_in_s: None,
         }
     }
@@ -138,6 +145,7 @@ impl ReplyMessage {
         let operation = Operation {
             urgent: self.urgency == Urgency::Urgent,
             reply_to: self.reply_to,
+            supersedes: self.supersedes,
             expires_in_s: self.expires_in_s.filter(|&seconds| seconds > 0),
             ..Operation::reply(self.stream.unwrap_or_else(placeholder), reply)
         };
@@ -186,7 +194,7 @@ pub enum Outcome {
     Refused(Refused),
 }
 
-/// Why the server will not apply an operation, in words for the person who wrote it.
+/// Why an operation will not be applied, in words for the person who wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused(pub RefusalReason);
 
@@ -203,7 +211,10 @@ impl fmt::Display for Refused {
             RefusalReason::BadPosition => "a position is not on the globe",
             RefusalReason::BadTime => "its time is too far in the past or the future",
             RefusalReason::BadNumber => "its number is too far ahead",
-            RefusalReason::UnknownEntry => "it answers an entry that does not exist",
+            RefusalReason::UnknownEntry => {
+                "it answers an entry that does not exist, or replaces one that does not, is not this device's or was replaced"
+            }
+            RefusalReason::Expired => "it expired before the server had it",
             RefusalReason::NoSpace => "the server has no space left",
             RefusalReason::BadTemplate => "there is no such quick reply, or its blanks are filled in wrongly",
         })

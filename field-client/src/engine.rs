@@ -24,7 +24,7 @@ use crate::options::LinkAtStart;
 use crate::packet::Version;
 use crate::store::{OtherDevice, RedbEngine, Store, StoreError};
 use crate::tls::Tls;
-use crate::writer::{self, Done, JOBS_MAX, Job};
+use crate::writer::{self, Done, JOBS_MAX, Job, Why};
 use crate::{Credentials, Entry, LinkState, NetworkName, Options, Secret, Status};
 use outcomes::Outcomes;
 use recorder::Recorder;
@@ -373,7 +373,7 @@ impl Engine {
         let now = now();
         let takes_input = self.core.writes_pending() < WRITES_MAX && self.jobs.waiting.is_empty();
         let deadline = self.deadline(now);
-        let has_to_show = self.core.has_to_show();
+        let has_to_show = self.core.has_to_show() || self.core.has_changed();
         let screen = self
             .screen
             .as_ref()
@@ -474,12 +474,15 @@ impl Engine {
         if let (Some(server), Some(screen)) = (self.core.server(), &mut self.screen) {
             let (incarnation, number) = (server.shelf, screen.number);
             while screen.reading < screen.entries.capacity() {
-                let Some((stream, seq)) = self.core.poll_show() else {
+                let changed = self.core.poll_changed().map(|place| (Why::Changed, place));
+                let next = changed.or_else(|| self.core.poll_show().map(|place| (Why::New, place)));
+                let Some((why, (stream, seq))) = next else {
                     break;
                 };
                 screen.reading += 1;
                 self.jobs.push(Job::Entry {
                     screen: number,
+                    why,
                     incarnation,
                     stream,
                     seq,
@@ -585,6 +588,7 @@ impl Engine {
                         stream,
                         before,
                         limit,
+                        server_ms: self.core.expiry_ms(now),
                         reply,
                     });
                 }
@@ -765,7 +769,7 @@ impl Engine {
                 );
             }
             Event::Refused { id, reason } => {
-                tracing::warn!(device.id = %self.identity.device, ?reason, "the server refused an operation; it is parked");
+                tracing::warn!(device.id = %self.identity.device, ?reason, "an operation is parked: {}", Refused(reason));
                 self.outcomes.settle(id, Outcome::Refused(Refused(reason)));
             }
             Event::InStep => {
@@ -816,11 +820,12 @@ impl Engine {
             }
             Some(Done::Entry {
                 screen: of,
+                why,
                 stream,
                 seq,
                 entry,
             }) => {
-                if entry.is_none() {
+                if entry.is_none() && why == Why::New {
                     // It was shown before the server's store was put back.
                     self.core.mark_shown(stream, seq, now);
                 }
@@ -829,7 +834,7 @@ impl Engine {
                     // Room was there when it was asked for, and nobody else sends. A consumer that has gone has
                     // confirmed nothing: the next one gets it.
                     if let Some(entry) = entry {
-                        let _ = screen.entries.try_send(*entry);
+                        let _ = screen.entries.try_send(self.core.offer(*entry, now));
                     }
                 }
             }

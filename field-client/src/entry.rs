@@ -27,14 +27,33 @@ pub struct Entry {
     pub reply_to: Option<Seq>,
     /// The broadcast to which that entry belongs; `None` for one of the same stream.
     pub reply_stream: Option<StreamId>,
-    /// UTC milliseconds after which it must not be shown as current.
+    /// UTC milliseconds by the server's clock after which it must not be shown as current.
     pub expires_ms: Option<i64>,
+    /// The earlier entry of the same stream whose place it takes.
+    pub supersedes: Option<Seq>,
+    /// Whether it may be shown as current.
+    pub standing: Standing,
     /// What it says.
     pub body: EntryBody,
     /// What a quick reply says, put together with the templates that the device has now; `None` for other bodies.
     pub reply: Option<ReplyWords>,
     /// The name of a device that has joined or left, where the server has told it.
     pub member_name: Option<String>,
+}
+
+/// Whether an entry may be shown as current.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// It may.
+    #[default]
+    Current,
+    /// Its time is over.
+    Expired,
+    /// A later entry has taken its place.
+    Superseded {
+        /// That one.
+        by: Seq,
+    },
 }
 
 impl Entry {

@@ -8,6 +8,9 @@ use tokio::sync::{OwnedMutexGuard, mpsc};
 
 /// The entries that are to be shown, in the order in which they are to be shown.
 ///
+/// An entry that was offered as current and is not any more, as its time is over or another has taken its place, comes again
+/// with its new [`standing`](Entry::standing), to be struck out; confirming that changes nothing.
+///
 /// One consumer at a time. At most 64 are offered ahead of it; what waits beyond that waits on disk. What a consumer
 /// did not confirm is offered again to the next one.
 pub struct Entries {

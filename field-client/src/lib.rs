@@ -64,7 +64,7 @@ pub use client::{
 pub use core::PostId;
 pub use credentials::{Authority, Credentials, CredentialsError, Scheme, Secret, ServerAddress};
 pub use earlier::EarlierError;
-pub use entry::Entry;
+pub use entry::{Entry, Standing};
 pub use group::Group;
 pub use incoming::{Entries, Incoming};
 pub use network::NetworkName;

@@ -136,6 +136,10 @@ pub struct Counters {
     pub ops_accepted: u64,
     /// Operations refused by the server for good.
     pub ops_refused: u64,
+    /// Operations given up because they expired before the server had them.
+    pub ops_expired: u64,
+    /// Entries whose change of standing was not told, as too many were.
+    pub standings_over_bound: u64,
     /// Operations that the server put off (no space, too far ahead); they stay and are repeated.
     pub ops_put_off: u64,
     /// Operations refused to the caller because the outbox was full.

@@ -19,6 +19,7 @@ pub(crate) enum Job {
     /// For the screen with this number.
     Entry {
         screen: u64,
+        why: Why,
         incarnation: Incarnation,
         stream: StreamId,
         seq: Seq,
@@ -28,8 +29,19 @@ pub(crate) enum Job {
         stream: StreamId,
         before: Option<Seq>,
         limit: usize,
+        /// The server's clock, UTC milliseconds: what has expired by then is current no more.
+        server_ms: i64,
         reply: oneshot::Sender<Vec<Entry>>,
     },
+}
+
+/// Why an entry goes to a screen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// It was not shown yet.
+    New,
+    /// It was offered as current, and is not any more.
+    Changed,
 }
 
 /// What it has done.
@@ -38,9 +50,10 @@ pub(crate) enum Done {
     Stored(Ticket),
     /// Contents, where there are any.
     Loaded(Vec<(PostId, Option<wire::Operation>)>),
-    /// An entry for the screen; `None` where it was shown before.
+    /// An entry for the screen; `None` where it was shown before, or is not there any more.
     Entry {
         screen: u64,
+        why: Why,
         stream: StreamId,
         seq: Seq,
         entry: Option<Box<Entry>>,
@@ -101,13 +114,19 @@ fn run<E: Engine>(
             }
             Job::Entry {
                 screen,
+                why,
                 incarnation,
                 stream,
                 seq,
             } => {
-                let entry = store.entry_to_show(incarnation, stream, seq)?.map(Box::new);
+                let entry = match why {
+                    Why::New => store.entry_to_show(incarnation, stream, seq)?,
+                    Why::Changed => store.entry(incarnation, stream, seq)?,
+                };
+                let entry = entry.map(Box::new);
                 let _ = done.send(Done::Entry {
                     screen,
+                    why,
                     stream,
                     seq,
                     entry,
@@ -118,9 +137,16 @@ fn run<E: Engine>(
                 stream,
                 before,
                 limit,
+                server_ms,
                 reply,
             } => {
-                let _ = reply.send(store.history(incarnation, stream, before, limit)?);
+                let entries = store.history(incarnation, stream, before, limit)?;
+                let _ = reply.send(
+                    entries
+                        .into_iter()
+                        .map(|entry| entry.seen_at(server_ms))
+                        .collect(),
+                );
             }
         }
         if next.is_none() {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tempfile::tempdir;
 use waypost_field_client::{
     BadReply, Client, ClientError, Credentials, LinkAtStart, LinkState, Message, OpenError, Options, Outcome,
-    PostError, ReplyMessage,
+    PostError, ReplyMessage, Standing,
 };
 use waypost_proto::wire::{self, RefusalReason};
 use waypost_proto::{EntryBody, Fix, Seq, StreamId, groups_digest};
@@ -379,6 +379,69 @@ async fn a_refused_message_is_parked_with_its_reason() {
     let status = client.status().await.unwrap();
     assert_eq!((status.parked.len(), status.waiting_ops), (1, 0));
     assert!(status.parked[0].reason.to_string().contains("not a member"));
+}
+
+#[tokio::test]
+async fn a_message_that_expires_without_a_link_is_never_sent_and_its_author_is_told() {
+    let server = Server::start().await;
+    let folder = tempdir().unwrap();
+    let paused = Options {
+        link: LinkAtStart::Paused,
+        ..options()
+    };
+    let client = Client::open(server.credentials(), folder.path(), paused)
+        .await
+        .unwrap();
+    let for_a_second = Message {
+        expires_in_s: Some(1),
+        ..Message::to_office("At the gate")
+    };
+    let posted = client.post_text(for_a_second).await.unwrap();
+    let Outcome::Refused(why) = client.wait_accepted(&posted, LONG).await.unwrap() else {
+        panic!("it expired")
+    };
+    assert_eq!(why.to_string(), "it expired before the server had it");
+    client.resume_link().await.unwrap();
+    let next = client.post_text(Message::to_office("Still here")).await.unwrap();
+    let outcome = client.wait_accepted(&next, LONG).await.unwrap();
+    assert!(
+        matches!(outcome, Outcome::Accepted { .. }),
+        "its number is no gap: {outcome:?}"
+    );
+    assert_eq!(server.texts(), ["Still here"]);
+    let status = client.status().await.unwrap();
+    assert_eq!((status.parked.len(), status.counters.ops_expired), (1, 1));
+}
+
+#[tokio::test]
+async fn an_entry_comes_again_when_it_is_current_no_more() {
+    let server = Server::start().await;
+    let folder = tempdir().unwrap();
+    let client = Client::open(server.credentials(), folder.path(), options())
+        .await
+        .unwrap();
+    let mut entries = client.entries().unwrap();
+    let message = |supersedes, expires_in_s| Message {
+        supersedes,
+        expires_in_s,
+        ..Message::to_office("At the gate")
+    };
+    client.post_text(message(None, None)).await.unwrap();
+    let mut next = async || {
+        let incoming = entries.next().await.unwrap();
+        incoming.mark_shown().await.unwrap();
+        (incoming.entry.seq.number(), incoming.entry.standing)
+    };
+    assert_eq!(next().await, (1, Standing::Current));
+    client.post_text(message(Seq::new(1), Some(1))).await.unwrap();
+    let by = Seq::new(2).unwrap();
+    assert_eq!(next().await, (1, Standing::Superseded { by }));
+    assert_eq!(next().await, (2, Standing::Current));
+    assert_eq!(next().await, (2, Standing::Expired), "without anybody asking");
+    let stream = StreamId::new(OFFICE).unwrap();
+    let history = client.history(stream, None, 10).await.unwrap();
+    let standings: Vec<Standing> = history.iter().map(|entry| entry.standing).collect();
+    assert_eq!(standings, [Standing::Superseded { by }, Standing::Expired]);
 }
 
 #[tokio::test]

@@ -172,6 +172,45 @@ impl Cumulative {
         }
     }
 
+    /// The parts of `first..=last` that are not in the set, ascending.
+    pub fn missing_within(&self, first: u64, last: u64) -> Vec<(u64, u64)> {
+        let mut missing = Vec::new();
+        let mut from = self.first_missing_after(first.saturating_sub(1));
+        while from <= last {
+            let next = self.above.partition_point(|&(start, _)| start <= from);
+            let until = self
+                .above
+                .get(next)
+                .map_or(last, |&(start, _)| last.min(start - 1));
+            missing.push((from, until));
+            from = self.first_missing_after(until);
+        }
+        missing
+    }
+
+    /// Forgets what stands below `number`.
+    pub fn forget_below(&mut self, number: u64) {
+        if self.through > 0 {
+            self.above.insert(0, (1, self.through));
+            self.through = 0;
+        }
+        self.above.retain_mut(|(first, last)| {
+            *first = (*first).max(number);
+            *first <= *last
+        });
+        if let Some(&(1, last)) = self.above.first() {
+            self.through = last;
+            self.above.remove(0);
+        }
+    }
+
+    /// Forgets the lowest range that stands above the run.
+    pub fn forget_lowest_range(&mut self) {
+        if !self.above.is_empty() {
+            self.above.remove(0);
+        }
+    }
+
     /// Forgets what stands above `number`.
     pub fn truncate(&mut self, number: u64) {
         self.through = self.through.min(number);
@@ -220,6 +259,14 @@ mod tests {
                 prop_assert_eq!(set.highest(), model.last().copied().unwrap_or(0));
                 prop_assert_eq!(set.count(), model.len() as u64);
                 prop_assert_eq!(Cumulative::from_wire(set.through(), &set.to_wire()), Ok(set.clone()));
+                let missing: Vec<u64> = set.missing_within(7, 40).into_iter().flat_map(|(a, b)| a..=b).collect();
+                prop_assert_eq!(missing, (7..=40).filter(|n| !model.contains(n)).collect::<Vec<_>>());
+                let mut rest = set.clone();
+                rest.forget_below(first);
+                for number in 1..70 {
+                    prop_assert_eq!(rest.contains(number), number >= first && model.contains(&number));
+                }
+                prop_assert_eq!(Cumulative::from_wire(rest.through(), &rest.to_wire()), Ok(rest));
             }
         }
 

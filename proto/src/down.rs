@@ -79,6 +79,8 @@ pub enum ReceivedEntry {
         reply_to: Option<Seq>,
         /// The broadcast to which that entry belongs; `None` for one of the same stream.
         reply_stream: Option<StreamId>,
+        /// The entry of the same stream whose place it takes.
+        supersedes: Option<Seq>,
         /// UTC milliseconds after which it must not be shown as current.
         expires_ms: Option<i64>,
         /// What it says.
@@ -144,6 +146,7 @@ impl ReceivedEntry {
             urgent: entry.urgent,
             reply_to: Seq::new(entry.reply_to),
             reply_stream: StreamId::new(entry.reply_stream),
+            supersedes: Seq::new(entry.supersedes),
             expires_ms: (expires_in_ms > 0).then(|| server_ms.saturating_add(expires_in_ms)),
             body: entry
                 .body

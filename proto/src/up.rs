@@ -74,6 +74,8 @@ pub struct Operation {
     pub reply_to: Option<Seq>,
     /// The broadcast to which that entry belongs; `None` for one of the same stream.
     pub reply_stream: Option<StreamId>,
+    /// The earlier entry of the same device whose place it takes.
+    pub supersedes: Option<Seq>,
     /// Seconds after which nobody needs it; `None` for never.
     pub expires_in_s: Option<u32>,
     /// What it does.
@@ -88,6 +90,7 @@ impl Operation {
             urgent: false,
             reply_to: None,
             reply_stream: None,
+            supersedes: None,
             expires_in_s: None,
             body: Body::Text(text.into()),
         }
@@ -108,6 +111,7 @@ impl Operation {
             urgent: false,
             reply_to: None,
             reply_stream: None,
+            supersedes: None,
             expires_in_s: None,
             body: Body::Track { fixes, kind },
         }
@@ -120,6 +124,7 @@ impl Operation {
             urgent: self.urgent,
             reply_to: self.reply_to.map_or(0, Seq::number),
             reply_stream: self.reply_stream.map_or(0, StreamId::number),
+            supersedes: self.supersedes.map_or(0, Seq::number),
             expires_in_s: self.expires_in_s.unwrap_or(0),
             ..wire::Operation::default()
         };
@@ -177,6 +182,7 @@ impl Operation {
             urgent: operation.urgent,
             reply_to: Seq::new(operation.reply_to),
             reply_stream: StreamId::new(operation.reply_stream),
+            supersedes: Seq::new(operation.supersedes),
             expires_in_s: (operation.expires_in_s > 0).then_some(operation.expires_in_s),
             body,
         })
@@ -368,10 +374,11 @@ mod tests {
         }
 
         #[test]
-        fn a_text_survives(text in ".{1,200}", number in 1u32.., urgent: bool, reply_to: u64, expires_in_s: u32) {
+        fn a_text_survives(text in ".{1,200}", number in 1u32.., urgent: bool, reply_to: u64, supersedes: u64, expires_in_s: u32) {
             let operation = Operation {
                 urgent,
                 reply_to: Seq::new(reply_to),
+                supersedes: Seq::new(supersedes),
                 expires_in_s: (expires_in_s > 0).then_some(expires_in_s),
                 ..Operation::text(stream(number), text)
             };

@@ -309,6 +309,24 @@ fn up_frames() -> Vec<(&'static str, wire::UpFrame)> {
             },
         ),
         (
+            "an operation that takes the place of an entry and expires, and a void of one that has expired",
+            wire::UpFrame {
+                first_op: 1_241,
+                ops: vec![wire::Operation {
+                    supersedes: 3_002,
+                    expires_in_s: 900,
+                    age_s: 30,
+                    ..Operation::text(stream(4_711), "Gate 5 now").to_wire()
+                }],
+                voids: vec![wire::VoidRange {
+                    first_op: 1_240,
+                    count: 1,
+                    reason: wire::VoidReason::Expired.into(),
+                }],
+                ..frame(86_400)
+            },
+        ),
+        (
             "an operation from the future",
             wire::UpFrame {
                 first_op: 5,
@@ -556,6 +574,41 @@ fn down_frames() -> Vec<(&'static str, wire::DownFrame)> {
             },
         ),
         (
+            "an entry that takes the place of another, and skip ranges of what is gone",
+            wire::DownFrame {
+                entries: vec![wire::EntryRun {
+                    stream: 4_711,
+                    first_seq: 3_006,
+                    entries: vec![wire::Entry {
+                        author_person: 3,
+                        server_ms: 40,
+                        expires_in_s: 900,
+                        supersedes: 3_004,
+                        body: text("Dock 5 instead of 4"),
+                        ..Default::default()
+                    }],
+                    ..Default::default()
+                }],
+                skips: [
+                    (3_004, 1, wire::SkipReason::Superseded),
+                    (3_005, 1, wire::SkipReason::Expired),
+                ]
+                .into_iter()
+                .map(|(first_seq, count, reason)| wire::SkipRange {
+                    stream: 4_711,
+                    first_seq,
+                    count,
+                    reason: reason.into(),
+                })
+                .collect(),
+                refusals: vec![wire::Refusal {
+                    op: 1_242,
+                    reason: wire::RefusalReason::Expired.into(),
+                }],
+                ..frame()
+            },
+        ),
+        (
             "skip range",
             wire::DownFrame {
                 skips: vec![wire::SkipRange {
@@ -695,11 +748,12 @@ fn meaning_of_up(frame: &wire::UpFrame) -> Value {
                     urgent,
                     reply_to,
                     reply_stream,
+                    supersedes,
                     expires_in_s,
                     body,
-                }) => with(
-                    "reply_stream",
-                    reply_stream.map(StreamId::number),
+                }) => with_two(
+                    ("reply_stream", reply_stream.map(StreamId::number)),
+                    ("supersedes", supersedes.map(waypost_proto::Seq::number)),
                     json!({
                         "stream": stream.map(StreamId::number), "urgent": urgent,
                         "reply_to": reply_to.map(waypost_proto::Seq::number), "expires_in_s": expires_in_s,
@@ -752,6 +806,14 @@ fn with(key: &str, value: Option<impl Into<Value>>, mut means: Value) -> Value {
         means[key] = value.into();
     }
     means
+}
+
+fn with_two(
+    (one, first): (&str, Option<impl Into<Value>>),
+    (other, second): (&str, Option<impl Into<Value>>),
+    means: Value,
+) -> Value {
+    with(other, second, with(one, first, means))
 }
 
 fn groups_of(frame: &wire::UpFrame) -> Option<String> {
@@ -832,11 +894,12 @@ fn meaning_of_entry((stream, seq, entry): (StreamId, waypost_proto::Seq, Receive
             urgent,
             reply_to,
             reply_stream,
+            supersedes,
             expires_ms,
             body,
-        } => with(
-            "reply_stream",
-            reply_stream.map(StreamId::number),
+        } => with_two(
+            ("reply_stream", reply_stream.map(StreamId::number)),
+            ("supersedes", supersedes.map(waypost_proto::Seq::number)),
             json!({
                 "author": match author {
                     Author::Device(device) => format!("device {device}"),

@@ -79,6 +79,7 @@ fn record(number: u64) -> [Change; 5] {
             stream: rewritten,
             member,
             cursor: MemberCursor {
+                passed_over: waypost_proto::Cumulative::default(),
                 sent: number,
                 delivered: Cumulative::through_to(number),
                 read: number,
@@ -190,6 +191,8 @@ fn entry(number: u64) -> Entry {
         expires_ms: None,
         reply_to: None,
         reply_stream: None,
+        supersedes: None,
+        superseded_by: None,
         body: EntryBody::Text(format!("{number:length$}")),
     }
 }

@@ -82,6 +82,8 @@ impl Core {
             expires_ms: new.expires_ms,
             reply_to: None,
             reply_stream: None,
+            supersedes: None,
+            superseded_by: None,
             body,
         };
         self.append_entry(entry, Member::Office, now);
@@ -115,11 +117,14 @@ impl Core {
         for membership in members {
             let cursor = self.cursors.get(&(stream, membership.member));
             counts.count(cursor.and_then(|cursor| {
+                let only = only_entry().number();
+                // What was passed over was neither sent nor read, though the cursors went on.
+                let not_passed_over = !cursor.passed_over.contains(only);
                 let rungs = [
                     (cursor.answered > 0, Rung::Acted),
-                    (cursor.read > 0, Rung::Read),
-                    (cursor.delivered.contains(only_entry().number()), Rung::Delivered),
-                    (cursor.sent > 0, Rung::Sent),
+                    (cursor.read > 0 && not_passed_over, Rung::Read),
+                    (cursor.has_received(only), Rung::Delivered),
+                    (cursor.sent > 0 && not_passed_over, Rung::Sent),
                 ];
                 rungs
                     .into_iter()

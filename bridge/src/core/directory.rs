@@ -149,7 +149,8 @@ impl Core {
     }
 
     /// Stages an entry of a person.
-    pub(crate) fn post_entry(&mut self, new: NewEntry, now: Now) -> Making {
+    /// `replaced` is the entry that it supersedes, as it was read just before; `None` where there is none.
+    pub(crate) fn post_entry(&mut self, new: NewEntry, replaced: Option<&Entry>, now: Now) -> Making {
         let body = self.checked_body(new.body)?;
         let state = self
             .streams
@@ -180,6 +181,9 @@ impl Core {
         if new.expires_ms.is_some_and(|expires_ms| expires_ms <= now.wall_ms) {
             return Err(invalid("/expires_at", "a time in the future"));
         }
+        if new.supersedes.is_some() {
+            self.check_replaced(replaced, Author::Person(new.author))?;
+        }
         self.check_room_for_entry()?;
         let seq = self.next_seq(new.stream);
         let entry = Entry {
@@ -193,6 +197,8 @@ impl Core {
             expires_ms: new.expires_ms,
             reply_to: new.reply_to,
             reply_stream: None,
+            supersedes: new.supersedes,
+            superseded_by: None,
             body,
         };
         self.append_entry(entry, Member::Office, now);

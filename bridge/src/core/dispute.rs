@@ -5,6 +5,7 @@
 //! number alone, since the device would take that for its own; and nothing above it is taken, since a device that is told of the
 //! fork says all of that again under other numbers.
 
+use crate::entry::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use waypost_proto::{ContentDigest, Cumulative, NumberedOperation, OpNumber, SessionTag, Stamp};
 
@@ -46,6 +47,15 @@ pub(super) enum Trust {
 /// their repetition.
 const HELD_MAX: usize = 1_024;
 
+/// A new operation that waits behind a disputed one.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) stamp: Stamp,
+    pub(super) operation: NumberedOperation,
+    /// The entry that it supersedes, where there is one.
+    pub(super) replaced: Option<Entry>,
+}
+
 /// What one session says under numbers that were taken before.
 #[derive(Debug, Default)]
 pub(super) struct Dispute {
@@ -53,7 +63,7 @@ pub(super) struct Dispute {
     /// be compared then.
     open: BTreeMap<OpNumber, Option<ContentDigest>>,
     /// What came meanwhile and is new, in its order.
-    held: Vec<(Stamp, NumberedOperation)>,
+    held: Vec<Held>,
     /// What this session has said that was taken, now or, by the same content, before.
     own: BTreeSet<OpNumber>,
     trust: Trust,
@@ -111,16 +121,16 @@ impl Dispute {
     }
 
     /// Keeps a new operation until nothing is disputed; false where there is no room.
-    pub(super) fn hold(&mut self, stamp: Stamp, operation: NumberedOperation) -> bool {
+    pub(super) fn hold(&mut self, held: Held) -> bool {
         let has_room = self.held.len() < HELD_MAX;
         if has_room {
-            self.held.push((stamp, operation));
+            self.held.push(held);
         }
         has_room
     }
 
     /// It is what was taken; gives what waited, once nothing is disputed any more.
-    pub(super) fn settle(&mut self, op: OpNumber) -> Vec<(Stamp, NumberedOperation)> {
+    pub(super) fn settle(&mut self, op: OpNumber) -> Vec<Held> {
         self.open.remove(&op);
         self.own.insert(op);
         if self.is_open() {

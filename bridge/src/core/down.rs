@@ -38,6 +38,7 @@ impl Core {
             self.speak(device, now);
         }
         self.sweep.arm(now);
+        self.expiries.arm(now);
         self.commit();
     }
 
@@ -68,7 +69,8 @@ impl Core {
         for &seq in &flow.ahead {
             known.insert(seq);
         }
-        let (mut found, scanned) = deliverable(&state.stream, fetch, &known, entries);
+        let gone = |entry: &Entry| self.expiries.gone(entry, Some(device), now);
+        let (mut found, scanned) = deliverable(&state.stream, fetch, &known, entries, gone);
         match fetch.lane {
             // The stream has moved meanwhile: what was read no longer continues it.
             Lane::Ordinary if reached != fetch.reached => return,
@@ -112,7 +114,12 @@ impl Core {
         };
         let items = self.items(device, fetch, base, found);
         if let Some(session) = self.sessions.get_mut(&device) {
-            session.gathered.extend(items);
+            for item in items {
+                let went_on = session.gathered.last_mut().is_some_and(|last| last.go_on(&item));
+                if !went_on {
+                    session.gathered.push(item);
+                }
+            }
         }
         self.speak(device, now);
         self.commit();
@@ -202,6 +209,7 @@ impl Core {
             metrics::counter!("waypost_bridge_repetitions_total").increment(1);
             self.dirty.insert(device);
         }
+        self.close_expired(now);
         self.sweep(now);
     }
 
@@ -475,7 +483,11 @@ impl Core {
         } else {
             entries.last().map_or(fetch.head, |entry| entry.seq.number())
         };
-        let whole = entries.len() as u64 == last - fetch.after;
+        // A skip range is for one member alone: it goes on its own topic, with the entries around it.
+        let whole = entries.len() as u64 == last - fetch.after
+            && entries
+                .iter()
+                .all(|entry| self.expiries.gone(entry, None, now).is_none());
         let members: Vec<DeviceId> = state.stream.devices().collect();
         self.group_sent.insert(fetch.stream, last);
         if last < fetch.head {
@@ -717,8 +729,12 @@ impl Core {
         };
         let mut sent: BTreeMap<StreamId, (u64, bool)> = BTreeMap::new();
         let mut ahead = Vec::new();
+        let mut gone: BTreeMap<StreamId, Vec<(u64, u64)>> = BTreeMap::new();
         for place in places {
             let Place { stream, last_seq, .. } = place;
+            if place.passed_over {
+                gone.entry(stream).or_default().push((place.first_seq, last_seq));
+            }
             let own = place.author == Some(Author::Device(device));
             let under_way = UnderWay {
                 bytes: place.bytes,
@@ -731,7 +747,7 @@ impl Core {
                 session.under_way_bytes -= before.bytes;
             }
             if place.lane == Lane::Urgent {
-                if session.told_sent.insert((stream, last_seq)) {
+                if !place.passed_over && session.told_sent.insert((stream, last_seq)) {
                     ahead.push((stream, last_seq, own));
                 }
                 continue;
@@ -749,6 +765,9 @@ impl Core {
         }
         let moment = self.moment_of_sending(device, now);
         let member = Member::Device(device);
+        for (stream, gone) in gone {
+            self.pass_over(stream, device, &gone);
+        }
         for (stream, seq, own) in ahead {
             let mut cursor = self.cursors.get(&(stream, member)).cloned().unwrap_or_default();
             if seq <= cursor.sent || cursor.delivered.contains(seq) {
@@ -763,8 +782,10 @@ impl Core {
         for (stream, (through, only_own)) in sent {
             let mut cursor = self.cursors.get(&(stream, member)).cloned().unwrap_or_default();
             if through > cursor.sent {
-                for range in self.sent_first(device, stream, cursor.sent + 1, through) {
-                    self.reach(stream, member, Rung::Sent, range, moment, only_own, now);
+                for (first, last) in self.sent_first(device, stream, cursor.sent + 1, through) {
+                    for range in cursor.passed_over.missing_within(first, last) {
+                        self.reach(stream, member, Rung::Sent, range, moment, only_own, now);
+                    }
                 }
                 cursor.sent = through;
                 self.put_cursor(stream, member, cursor);
@@ -875,6 +896,8 @@ struct Place {
     last_seq: u64,
     bytes: usize,
     author: Option<Author>,
+    /// Entries that are gone, and so were not sent.
+    passed_over: bool,
 }
 
 impl Item {
@@ -889,6 +912,22 @@ impl Item {
         match &self.what {
             What::Entry(entry, ..) => entry.seq.number(),
             What::Skip(skip) => skip.first_seq,
+        }
+    }
+
+    /// Makes one skip range of two where the other follows: the end of a read is none that the reader should pay for.
+    fn go_on(&mut self, next: &Self) -> bool {
+        match (&mut self.what, &next.what) {
+            (What::Skip(skip), What::Skip(more))
+                if self.stream == next.stream
+                    && self.lane == next.lane
+                    && skip.reason == more.reason
+                    && skip.first_seq + skip.count == more.first_seq =>
+            {
+                skip.count += more.count;
+                true
+            }
+            _ => false,
         }
     }
 
@@ -914,6 +953,7 @@ impl Item {
                 last_seq: skip.first_seq + skip.count - 1,
                 bytes,
                 author: None,
+                passed_over: matches!(skip.reason(), SkipReason::Expired | SkipReason::Superseded),
             },
         }
     }
@@ -939,6 +979,7 @@ fn place_of(entry: &Entry, bytes: usize) -> Place {
         last_seq: entry.seq.number(),
         bytes,
         author: Some(entry.author),
+        passed_over: false,
     }
 }
 
@@ -967,6 +1008,7 @@ pub(super) fn deliverable(
     fetch: Fetch,
     held: &Cumulative,
     entries: Vec<Entry>,
+    gone: impl Fn(&Entry) -> Option<SkipReason>,
 ) -> (Vec<Found>, u64) {
     let member = Member::Device(fetch.device);
     // Where fewer entries came than were asked for, the stretch reaches the head.
@@ -996,7 +1038,10 @@ pub(super) fn deliverable(
         }
         match found.remove(&seq) {
             _ if !stream.may_read(member, seq) => skip(&mut items, seq, SkipReason::NotAMember),
-            Some(entry) => items.push(Found::Entry(Box::new(entry))),
+            Some(entry) => match gone(&entry) {
+                Some(reason) => skip(&mut items, seq, reason),
+                None => items.push(Found::Entry(Box::new(entry))),
+            },
             None => skip(&mut items, seq, SkipReason::Trimmed),
         }
     }
@@ -1063,6 +1108,7 @@ pub(super) fn entry_to_wire(entry: &Entry, base: WireBase, terms: &EntryTerms) -
         urgent: entry.urgent,
         reply_to: entry.reply_to.map_or(0, waypost_proto::Seq::number),
         reply_stream: entry.reply_stream.map_or(0, StreamId::number),
+        supersedes: entry.supersedes.map_or(0, waypost_proto::Seq::number),
         expires_in_s: entry.expires_ms.map_or(0, |expires_ms| {
             let left_s = (expires_ms - accepted.server_ms).max(1_000) / 1_000;
             u32::try_from(left_s).unwrap_or(u32::MAX)

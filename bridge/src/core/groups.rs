@@ -294,6 +294,8 @@ impl Core {
                 expires_ms: None,
                 reply_to: None,
                 reply_stream: None,
+                supersedes: None,
+                superseded_by: None,
                 body: EntryBody::Membership(device, change),
             };
             self.append_entry(entry, Member::Office, now);

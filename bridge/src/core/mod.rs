@@ -17,6 +17,7 @@ mod clocks;
 mod directory;
 mod dispute;
 mod down;
+mod expiry;
 mod groups;
 mod history;
 mod horizon;
@@ -50,6 +51,7 @@ pub(crate) use broadcasts::only_entry;
 use bytes::Bytes;
 use catalogue::Catalogue;
 use dispute::Outbox;
+use expiry::Expiries;
 pub(crate) use history::Told;
 pub use lanes::Lane;
 use lanes::UrgentIndex;
@@ -60,6 +62,7 @@ use session::Session;
 pub use space::Space;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
+use waypost_proto::wire::UpFrame;
 use waypost_proto::{
     ContentDigest, Cumulative, DeviceId, Epoch, Generation, Incarnation, OpNumber, PersonId, Seq, SessionTag,
     StreamId, wire,
@@ -100,6 +103,15 @@ pub enum Output {
     FetchBack(FetchBack),
     /// Look for what is too old, then [`Core::handle_found`].
     Look(Look),
+    /// Read the entries that a frame says it supersedes, then [`Core::handle_recalled`] with those that there are.
+    Recall {
+        /// The frame is of this device.
+        device: DeviceId,
+        /// The frame.
+        frame: Box<UpFrame>,
+        /// The entries.
+        wanted: Vec<(StreamId, Seq)>,
+    },
     /// Compare a repeated operation with the one that was taken, then [`Core::handle_compared`].
     Compare(Repeated),
     /// Publish a frame on `d/<device>`.
@@ -266,6 +278,7 @@ pub struct Core {
     streams: BTreeMap<StreamId, StreamState>,
     streams_of: BTreeMap<DeviceId, BTreeSet<StreamId>>,
     urgent: UrgentIndex,
+    expiries: Expiries,
     people: BTreeMap<PersonId, Person>,
     sign_ins: BTreeMap<[u8; 32], SignIn>,
     keys: BTreeMap<PersonId, ApiKey>,
@@ -472,6 +485,7 @@ impl Core {
                 .collect(),
             streams_of,
             urgent: UrgentIndex::new(state.urgent),
+            expiries: Expiries::new(state.expiries),
             people: state.people,
             sign_ins: state.sign_ins,
             staged_latest: state.latest.clone(),
@@ -545,6 +559,7 @@ impl Core {
             .into_iter()
             .flatten()
             .chain(self.sweep.poll_timeout())
+            .chain(self.expiries.poll_timeout())
             .min()
     }
 
@@ -789,6 +804,7 @@ impl Core {
         if let Some(state) = self.streams.get_mut(&stream) {
             state.staged_head = seq.number();
         }
+        self.mark_end(&entry, now);
         let (accepted_ms, urgent) = (entry.accepted.server_ms, entry.urgent);
         self.changes.push(Change::AppendEntry(entry));
         if urgent {

@@ -218,7 +218,9 @@ impl Core {
             head: stretch.last,
             limit: usize::MAX,
         };
-        let (found, _) = deliverable(&state.stream, of_stretch, &Cumulative::default(), entries);
+        // What has expired says so by itself; that it was superseded, the reader may lack the entry to know from.
+        let gone = |entry: &Entry| entry.superseded_by.map(|_| SkipReason::Superseded);
+        let (found, _) = deliverable(&state.stream, of_stretch, &Cumulative::default(), entries, gone);
         let head = state.stream.readable_head(Member::Device(device), state.head);
         let above = skip(
             stretch.stream,

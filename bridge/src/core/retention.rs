@@ -297,6 +297,7 @@ impl Core {
                 Found::Entries {
                     last_seq,
                     receipts,
+                    superseded,
                     next_ms,
                 },
             ) => {
@@ -328,6 +329,10 @@ impl Core {
                     "receipts",
                 );
                 self.trim_urgent(stream, last_seq);
+                let marks = superseded
+                    .into_iter()
+                    .map(|seq| Trim::Superseded(stream, seq).into());
+                self.changes.extend(marks);
                 self.changes.push(Trim::FirstSeq(stream, last_seq + 1).into());
                 self.effects.push(Effect::Trimmed(Trimmed::Entries {
                     stream,

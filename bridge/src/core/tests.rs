@@ -5,6 +5,7 @@ mod broadcasts;
 mod catalogue;
 mod clocks;
 mod earlier;
+mod expiry;
 mod forks;
 mod groups;
 mod lanes;
@@ -136,7 +137,10 @@ impl World {
 
     fn post_entry(&mut self, mut new: NewEntry) -> Result<(Seq, Novelty), BridgeError> {
         let once = new.once.take();
-        match self.make_once(once, |core, now| core.post_entry(new, now))? {
+        let replaced = new
+            .supersedes
+            .and_then(|seq| self.store.entry(new.stream, seq).unwrap());
+        match self.make_once(once, |core, now| core.post_entry(new, replaced.as_ref(), now))? {
             (Made::Entry { seq, .. }, novelty) => Ok((seq, novelty)),
             (other, _) => panic!("{other:?}"),
         }
@@ -167,6 +171,15 @@ impl World {
                     Output::Look(look) => {
                         let found = self.store.find_old(&look).unwrap();
                         self.core.handle_found(&look, found);
+                    }
+                    Output::Recall {
+                        device,
+                        frame,
+                        wanted,
+                    } => {
+                        let read = |(stream, seq)| self.store.entry(stream, seq).unwrap();
+                        let recalled: Vec<Entry> = wanted.into_iter().filter_map(read).collect();
+                        self.core.handle_recalled(device, &frame, &recalled, self.now);
                     }
                     Output::Compare(repeated) => {
                         let taken = self
@@ -310,6 +323,7 @@ fn by_person(author: PersonId, stream: StreamId, text: &str) -> NewEntry {
         urgent: false,
         expires_ms: None,
         reply_to: None,
+        supersedes: None,
         once: None,
     }
 }

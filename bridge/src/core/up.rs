@@ -1,5 +1,6 @@
 //! What devices say: operations, each applied once, and how far their cursors have come.
 
+use super::dispute::Held;
 use super::session::Phase;
 use super::{Core, Effect, Ledger, Now, Output, Repeated};
 use crate::entry::{Author, Entry, EntryBody, Moment, Rung};
@@ -10,7 +11,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 use waypost_proto::wire::{self, RefusalReason, VoidReason};
 use waypost_proto::{
-    Body, Cumulative, DeviceId, Epoch, Fix, NumberedOperation, OpNumber, Operation, SessionTag, Stamp,
+    Body, Cumulative, DeviceId, Epoch, Fix, NumberedOperation, OpNumber, Operation, Seq, SessionTag, Stamp,
     StreamId, TrackKind, number_operations,
 };
 
@@ -27,6 +28,9 @@ const REFUSALS_MAX: usize = 64;
 /// How many ranges of held entries a cursor may have.
 const CURSOR_RANGES_MAX: usize = 8;
 
+/// How many entries that a frame supersedes are read for it; an operation beyond that is left for its repetition.
+const RECALLED_MAX: usize = 64;
+
 impl Core {
     /// A message on `u/<device>`.
     pub fn handle_up(&mut self, device: DeviceId, payload: &[u8], now: Now) {
@@ -40,6 +44,20 @@ impl Core {
             Ok(frame) => frame,
             Err(error) => return self.refuse_frame(device, error.refusal()),
         };
+        let wanted = superseded_by(&frame);
+        if wanted.is_empty() {
+            return self.handle_recalled(device, &frame, &[], now);
+        }
+        self.outputs.push_back(Output::Recall {
+            device,
+            frame: Box::new(frame),
+            wanted,
+        });
+    }
+
+    /// The answer to [`Output::Recall`], before the next message of the device: its frame with those of the wanted entries
+    /// that there are.
+    pub fn handle_recalled(&mut self, device: DeviceId, frame: &wire::UpFrame, recalled: &[Entry], now: Now) {
         let stamp = Stamp::parse(frame.stamp);
         if let Some(hello) = &frame.hello {
             let opened =
@@ -65,7 +83,7 @@ impl Core {
             .as_ref()
             .is_some_and(|hello| self.other_store(hello).is_some());
         if session.phase != Phase::Forked && !of_other_store {
-            self.take_frame(device, stamp, &frame, now);
+            self.take_frame(device, stamp, frame, recalled, now);
         }
         self.commit();
     }
@@ -80,8 +98,9 @@ impl Core {
                 session.ack_due = true;
                 held = session.dispute.settle(op);
             });
-            for (stamp, operation) in held {
-                self.handle_operation(device, stamp, operation, now);
+            for held in held {
+                let recalled = held.replaced.as_slice();
+                self.handle_operation(device, held.stamp, held.operation, recalled, now);
             }
             self.commit();
             return;
@@ -128,7 +147,14 @@ impl Core {
     }
 
     /// Everything in a frame but its hello.
-    fn take_frame(&mut self, device: DeviceId, stamp: Stamp, frame: &wire::UpFrame, now: Now) {
+    fn take_frame(
+        &mut self,
+        device: DeviceId,
+        stamp: Stamp,
+        frame: &wire::UpFrame,
+        recalled: &[Entry],
+        now: Now,
+    ) {
         self.hear_stamp(device, stamp, frame, now);
         if let Some(positions) = &frame.positions
             && self.handle_positions(device, positions).is_none()
@@ -137,14 +163,21 @@ impl Core {
         }
         match number_operations(frame) {
             Ok(operations) => {
-                for operation in operations {
-                    self.handle_operation(device, stamp, operation, now);
+                let mut superseding = 0;
+                for (operation, wire) in operations.into_iter().zip(&frame.ops) {
+                    superseding += usize::from(wire.supersedes > 0);
+                    if superseding > RECALLED_MAX {
+                        // What follows keeps its place behind it.
+                        metrics::counter!("waypost_bridge_operations_deferred_total").increment(1);
+                        break;
+                    }
+                    self.handle_operation(device, stamp, operation, recalled, now);
                 }
             }
             Err(error) => self.refuse_frame(device, error.refusal()),
         }
         for void in &frame.voids {
-            self.handle_void(device, void);
+            self.handle_void(device, void, now);
         }
         for cursor in &frame.cursors {
             if self.handle_cursor(device, stamp, cursor, now).is_none() {
@@ -163,18 +196,36 @@ impl Core {
     }
 
     /// Applies an operation unless it was applied before; refuses it where it can never be.
-    fn handle_operation(&mut self, device: DeviceId, stamp: Stamp, operation: NumberedOperation, now: Now) {
+    fn handle_operation(
+        &mut self,
+        device: DeviceId,
+        stamp: Stamp,
+        operation: NumberedOperation,
+        recalled: &[Entry],
+        now: Now,
+    ) {
         let Some(session) = self.sessions.get(&device) else {
             return;
         };
         let (tag, epoch) = (session.tag, session.epoch);
         if session.dispute.is_open() && !self.is_taken(device, epoch, operation.op) {
             // Above a fork it would be said again under another number.
-            let held = self
+            let replaced = operation.content.as_ref().ok().and_then(|content| {
+                let is_it = |entry: &&Entry| {
+                    Some(entry.stream) == content.stream && Some(entry.seq) == content.supersedes
+                };
+                recalled.iter().find(is_it).cloned()
+            });
+            let held = Held {
+                stamp,
+                operation,
+                replaced,
+            };
+            let is_held = self
                 .sessions
                 .get_mut(&device)
-                .is_some_and(|session| session.dispute.hold(stamp, operation));
-            if !held {
+                .is_some_and(|session| session.dispute.hold(held));
+            if !is_held {
                 metrics::counter!("waypost_bridge_operations_deferred_total").increment(1);
             }
             return;
@@ -216,7 +267,12 @@ impl Core {
             if age_s > AGE_S_MAX {
                 return Err(RefusalReason::BadTime);
             }
-            self.check(device, &content, now)?;
+            self.check(device, &content, recalled, now)?;
+            // Its number is not taken: an acknowledgement means accepted. The device voids it once its driver knows.
+            if !matches!(content.body, Body::Track { .. }) && content.expires_in_s.is_some_and(|s| age_s >= s)
+            {
+                return Err(RefusalReason::Expired);
+            }
             self.check_room(&content)?;
             Ok(content)
         });
@@ -264,6 +320,8 @@ impl Core {
                 .map(|s| now.wall_ms - age_ms(age_s) + i64::from(s) * 1_000),
             reply_to: content.reply_to,
             reply_stream: content.reply_stream,
+            supersedes: content.supersedes,
+            superseded_by: None,
             body: said,
         };
         self.append_entry(entry, Member::Device(device), now);
@@ -305,7 +363,13 @@ impl Core {
     }
 
     /// Whether an operation can be applied at all.
-    fn check(&self, device: DeviceId, operation: &Operation, now: Now) -> Result<(), RefusalReason> {
+    fn check(
+        &self,
+        device: DeviceId,
+        operation: &Operation,
+        recalled: &[Entry],
+        now: Now,
+    ) -> Result<(), RefusalReason> {
         match &operation.body {
             Body::Text(_) | Body::Reply(_) => {
                 let member = Member::Device(device);
@@ -326,6 +390,12 @@ impl Core {
                     && !self.is_sound(reply)
                 {
                     return Err(RefusalReason::BadTemplate);
+                }
+                if let Some(replaced) = operation.supersedes {
+                    let found = recalled
+                        .iter()
+                        .find(|entry| entry.stream == state.stream.id && entry.seq == replaced);
+                    self.check_replaced_by_device(found, device)?;
                 }
                 if let Some(broadcast) = operation.reply_stream {
                     return self.check_answer(device, state.stream.kind, broadcast, operation.reply_to);
@@ -360,7 +430,7 @@ impl Core {
         known.map(|_| ()).ok_or(RefusalReason::UnknownEntry)
     }
 
-    fn handle_void(&mut self, device: DeviceId, void: &wire::VoidRange) {
+    fn handle_void(&mut self, device: DeviceId, void: &wire::VoidRange, now: Now) {
         let Some(session) = self.sessions.get(&device) else {
             return;
         };
@@ -397,6 +467,15 @@ impl Core {
                     operations = news,
                     "a device had no room left for its history and has thinned it out"
                 );
+            }
+            if reason == VoidReason::Expired {
+                let (first_op, count) = (void.first_op, void.count);
+                let kind = EventKind::OperationsExpired {
+                    device,
+                    first_op,
+                    count,
+                };
+                self.log_event(kind, now);
             }
         }
     }
@@ -445,6 +524,8 @@ impl Core {
         after.delivered.merge(&held);
         after.read = after.read.max(cursor.read);
         if after != before {
+            // The cursor moves over what is gone; that it was delivered is said of nothing but what was.
+            let passed_over = self.passed_over(stream, member);
             let delivered = self.moment(device, stamp, cursor.delivered_age_s, now);
             let mut next = before.delivered.first_missing_after(0);
             while next <= held.highest() {
@@ -453,16 +534,11 @@ impl Core {
                     .last();
                 match last {
                     Some(last) => {
-                        let only_own = (next..=last).all(|seq| own.contains(&seq));
-                        self.reach(
-                            stream,
-                            member,
-                            Rung::Delivered,
-                            (next, last),
-                            delivered,
-                            only_own,
-                            now,
-                        );
+                        for (first, last) in passed_over.missing_within(next, last) {
+                            let only_own = (first..=last).all(|seq| own.contains(&seq));
+                            let rung = Rung::Delivered;
+                            self.reach(stream, member, rung, (first, last), delivered, only_own, now);
+                        }
                         next = before.delivered.first_missing_after(last);
                     }
                     None => next = before.delivered.first_missing_after(next),
@@ -470,16 +546,10 @@ impl Core {
             }
             if after.read > before.read {
                 let read = self.moment(device, stamp, cursor.read_age_s, now);
-                let only_own = (before.read + 1..=after.read).all(|seq| own.contains(&seq));
-                self.reach(
-                    stream,
-                    member,
-                    Rung::Read,
-                    (before.read + 1, after.read),
-                    read,
-                    only_own,
-                    now,
-                );
+                for (first, last) in passed_over.missing_within(before.read + 1, after.read) {
+                    let only_own = (first..=last).all(|seq| own.contains(&seq));
+                    self.reach(stream, member, Rung::Read, (first, last), read, only_own, now);
+                }
             }
             self.put_cursor(stream, member, after);
         }
@@ -629,6 +699,19 @@ impl Core {
         self.outputs
             .push_back(Output::Publish(device, frame.encode_to_vec().into()));
     }
+}
+
+/// The entries that the operations of a frame supersede, each once; not all where they are more than a frame may.
+fn superseded_by(frame: &wire::UpFrame) -> Vec<(StreamId, Seq)> {
+    let superseding = frame.ops.iter().filter(|operation| operation.supersedes > 0);
+    let named = superseding.take(RECALLED_MAX).filter_map(|operation| {
+        let replaced = Seq::new(operation.supersedes)?;
+        Some((StreamId::new(operation.stream)?, replaced))
+    });
+    let mut wanted: Vec<_> = named.collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    wanted
 }
 
 pub(super) fn check_fix_time(fix: &Fix, now: Now) -> Result<(), RefusalReason> {

@@ -1,5 +1,6 @@
 //! What every engine must do: one suite, run on each of them.
 
+use super::expiry::Expiry;
 use super::kv::{Order, OrderedKeys, Write};
 use super::{
     Change, DAY_MS, Engine, Found, FoundPositions, Log, Look, MemberCursor, MemoryStore, PositionMark, Store,
@@ -65,6 +66,8 @@ fn entry(stream: u32, number: u64, author: Author) -> Entry {
         expires_ms: (number == 3).then_some(9_999),
         reply_to: Seq::new(number - 1),
         reply_stream: (number == 4).then(|| stream_id(9)),
+        supersedes: (number == 4).then(|| seq(2)),
+        superseded_by: None,
         body: match number {
             5 => EntryBody::Reply(QuickReply {
                 template: 120,
@@ -217,6 +220,11 @@ fn a_restart_keeps_everything_and_counts_as_a_generation() {
             delivered: taken.clone(),
             read: 2,
             answered: 1,
+            passed_over: {
+                let mut passed_over = Cumulative::default();
+                passed_over.insert_range(3, 4);
+                passed_over
+            },
         };
         let fix = Fix::from_degrees(123, 41.25, -95.9).unwrap();
         let position = Position {
@@ -396,6 +404,67 @@ fn receipts_find_the_interval_that_holds_an_entry() {
             None,
             "{engine}"
         );
+    });
+}
+
+#[test]
+fn ends_are_found_in_their_order_and_what_was_superseded_says_by_what() {
+    engines(|engine, reopen| {
+        let person = Author::Person(PersonId::new(1).unwrap());
+        let ends = |number, at_ms, author| {
+            let mut entry = entry(1, number, author);
+            entry.expires_ms = Some(at_ms);
+            entry
+        };
+        let early = ends(2, -5, Author::Device(device_id(1)));
+        let late = ends(1, 700, person);
+        let [first, second] = [&early, &late].map(|entry| Expiry::of(entry).unwrap());
+        {
+            let store = reopen();
+            store.load(42).unwrap();
+            store
+                .commit(&[
+                    Change::PutStream(direct(1, 1)),
+                    Change::AppendEntry(late),
+                    Change::AppendEntry(early),
+                    Change::AppendEntry(entry(1, 3, person)),
+                    Change::MarkExpiry(second),
+                    Change::MarkExpiry(first),
+                    Change::MarkSuperseded {
+                        stream: stream_id(1),
+                        seq: seq(2),
+                        by: seq(3),
+                    },
+                ])
+                .unwrap();
+        }
+        let store = reopen();
+        let expiries: Vec<Expiry> = store.load(43).unwrap().expiries.into_iter().collect();
+        assert_eq!(expiries, [first, second], "{engine}");
+        let superseded_by = |page| {
+            let entries = store.entries(stream_id(1), page, 2, 3).unwrap();
+            entries
+                .into_iter()
+                .map(|entry| entry.superseded_by)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(superseded_by(Page::After(0)), [None, Some(seq(3))], "{engine}");
+        assert_eq!(superseded_by(Page::Newest), [Some(seq(3)), None], "{engine}");
+        let one = store.entry(stream_id(1), seq(2)).unwrap().unwrap();
+        assert_eq!(one.superseded_by, Some(seq(3)), "{engine}");
+        let expired = || {
+            let rows = store.receipts(&direct(1, 1), seq(1)).unwrap().unwrap();
+            rows.into_iter().map(|row| row.expired).collect::<Vec<_>>()
+        };
+        assert_eq!(expired(), [None], "{engine}: it is marked as ahead");
+        store.commit(&[Trim::Expiry(second).into()]).unwrap();
+        assert_eq!(expired(), [Some(Moment::server(700))], "{engine}");
+        let trims = [
+            Trim::Superseded(stream_id(1), 2).into(),
+            Trim::Expiry(first).into(),
+        ];
+        store.commit(&trims).unwrap();
+        assert_eq!(superseded_by(Page::After(0)), [None, None], "{engine}");
     });
 }
 
@@ -661,6 +730,7 @@ fn what_is_trimmed_is_gone_and_where_each_kind_begins_is_remembered() {
                 store.find_old(&look).unwrap()
             };
             let found = |last_seq, receipts: &[(Rung, u64)], next_ms| Found::Entries {
+                superseded: Vec::new(),
                 last_seq,
                 receipts: receipts
                     .iter()

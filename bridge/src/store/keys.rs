@@ -36,6 +36,8 @@ pub(super) enum Table {
     Urgent = b'u',
     Restores = b'R',
     Clocks = b'C',
+    Expiries = b'x',
+    Superseded = b'X',
 }
 
 /// A key under construction.

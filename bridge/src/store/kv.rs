@@ -2,7 +2,7 @@
 
 use super::keys::{self, Key, Numbers, Table};
 use super::records::{MetaRecord, ReceiptRecord, Record};
-use super::{Change, Found, Log, Look, MemberCursor, Restore, State, Store, StoreError};
+use super::{Change, Found, Log, Look, MemberCursor, Restore, State, Store, StoreError, expiry};
 use crate::audit::AuditEntry;
 use crate::broadcast::Broadcast;
 use crate::clock::ClockEstimate;
@@ -80,6 +80,7 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
             streams: BTreeMap::new(),
             last_entry_ms: BTreeMap::new(),
             urgent: BTreeMap::new(),
+            expiries: std::collections::BTreeSet::new(),
             people: BTreeMap::new(),
             sign_ins: BTreeMap::new(),
             keys: BTreeMap::new(),
@@ -153,6 +154,7 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
             state.streams.insert(stream.id, (stream, head));
         }
         self.load_urgent(&mut state)?;
+        self.load_expiries(&mut state)?;
         self.each(Table::Ledgers, |mut key, taken: Cumulative| {
             state
                 .ledgers
@@ -216,7 +218,7 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
             Page::Before(seq) => (first_seq, head.min(seq.saturating_sub(1)), Order::Descending),
             Page::After(seq) => (first_seq.max(seq.saturating_add(1)), head, Order::Ascending),
         };
-        let mut entries = self.read_range(
+        let mut entries: Vec<Entry> = self.read_range(
             &keys::entry(stream, first),
             &keys::entry(stream, last),
             order,
@@ -225,14 +227,18 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
         if order == Order::Descending {
             entries.reverse();
         }
+        self.add_superseded(&mut entries)?;
         Ok(entries)
     }
 
     fn entry(&self, stream: StreamId, seq: Seq) -> Result<Option<Entry>, StoreError> {
-        self.0
-            .read(&keys::entry(stream, seq.number()))?
-            .map(|bytes| Entry::decode(&bytes))
-            .transpose()
+        let Some(bytes) = self.0.read(&keys::entry(stream, seq.number()))? else {
+            return Ok(None);
+        };
+        let mut entries = [Entry::decode(&bytes)?];
+        self.add_superseded(&mut entries)?;
+        let [entry] = entries;
+        Ok(Some(entry))
     }
 
     fn receipts(&self, stream: &Stream, seq: Seq) -> Result<Option<Vec<Receipt>>, StoreError> {
@@ -244,6 +250,8 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
             (Member::Office | Member::Person(_), Author::Person(_)) => true,
             _ => false,
         };
+        // Until it is noticed, nobody was told.
+        let ended = self.has_expired(&entry)?.then_some(entry.expires_ms).flatten();
         let mut rows: Vec<Receipt> = Vec::new();
         for membership in &stream.members {
             let member = membership.member;
@@ -251,11 +259,13 @@ impl<K: OrderedKeys> Store for KeyedStore<K> {
             if is_author(member) || listed || !stream.may_read(member, seq.number()) {
                 continue;
             }
+            let delivered = self.reached(stream.id, member, Rung::Delivered, seq)?;
             rows.push(Receipt {
                 member,
                 accepted: entry.accepted,
                 sent: self.reached(stream.id, member, Rung::Sent, seq)?,
-                delivered: self.reached(stream.id, member, Rung::Delivered, seq)?,
+                delivered,
+                expired: ended.filter(|_| delivered.is_none()).map(Moment::server),
                 read: self.reached(stream.id, member, Rung::Read, seq)?,
                 acted: self.reached(stream.id, member, Rung::Acted, seq)?,
             });
@@ -464,6 +474,8 @@ fn write(change: &Change) -> Write {
             Some(entry.encode()),
         ),
         Change::MarkUrgent(stream, seq) => (keys::urgent(*stream, *seq), Some(Vec::new())),
+        Change::MarkExpiry(expiry) => (expiry.key(), Some(Vec::new())),
+        Change::MarkSuperseded { stream, seq, by } => expiry::superseded(*stream, *seq, *by),
         Change::TakeOperation {
             device,
             epoch,

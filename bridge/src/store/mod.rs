@@ -7,6 +7,7 @@
 mod conformance;
 mod copy;
 mod engine;
+mod expiry;
 mod export;
 mod fence;
 mod fjall;
@@ -20,6 +21,7 @@ mod sled;
 
 pub use copy::{Copied, CopyError, copy};
 pub use engine::{Engine, UnknownEngine};
+pub use expiry::Expiry;
 pub use export::{
     Decoder, Encoder, Fresh, Named, NotAnExport, Pair, RestoreError, encode_record, export, restore,
 };
@@ -162,6 +164,17 @@ pub enum Change {
     AppendEntry(Entry),
     /// Marks an entry as urgent, to be found without reading those around it.
     MarkUrgent(StreamId, u64),
+    /// An entry ends at a time, to be noticed without looking at it.
+    MarkExpiry(Expiry),
+    /// An entry has taken the place of another.
+    MarkSuperseded {
+        /// Of both.
+        stream: StreamId,
+        /// The one that counts no more.
+        seq: Seq,
+        /// The one that counts instead.
+        by: Seq,
+    },
     /// Remembers the content of an operation that was taken; voids have none.
     TakeOperation {
         /// The device.
@@ -260,6 +273,8 @@ pub struct MemberCursor {
     pub read: u64,
     /// The last entry that was answered; others before it may have been, too.
     pub answered: u64,
+    /// Entries in `delivered`, or soon, that the member was told to be gone instead of receiving them.
+    pub passed_over: Cumulative,
 }
 
 /// What the core keeps in memory.
@@ -280,6 +295,8 @@ pub struct State {
     pub last_entry_ms: BTreeMap<StreamId, i64>,
     /// The urgent entries that are marked, of each stream that has some.
     pub urgent: BTreeMap<StreamId, BTreeSet<u64>>,
+    /// Entries whose end is ahead, or was when the server stopped.
+    pub expiries: BTreeSet<Expiry>,
     /// All people.
     pub people: BTreeMap<PersonId, Person>,
     /// All API keys, revoked ones too.

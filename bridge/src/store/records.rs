@@ -472,6 +472,8 @@ pub(super) struct EntryRecord {
     reply: Option<waypost_proto::wire::QuickReply>,
     #[prost(message, optional, tag = "15")]
     membership: Option<waypost_proto::wire::MembershipChange>,
+    #[prost(uint64, tag = "16")]
+    supersedes: u64,
 }
 
 fn body_from_record(wire: &EntryRecord) -> Option<EntryBody> {
@@ -528,6 +530,7 @@ impl Record for Entry {
             expires_ms: self.expires_ms,
             reply_to: self.reply_to.map_or(0, Seq::number),
             reply_stream: self.reply_stream.map_or(0, StreamId::number),
+            supersedes: self.supersedes.map_or(0, Seq::number),
             text,
             reply,
             membership,
@@ -554,6 +557,8 @@ impl Record for Entry {
             expires_ms: wire.expires_ms,
             reply_to: Seq::new(wire.reply_to),
             reply_stream: StreamId::new(wire.reply_stream),
+            supersedes: Seq::new(wire.supersedes),
+            superseded_by: None,
             body,
         })
     }
@@ -593,6 +598,9 @@ pub(super) struct CursorRecord {
     read: u64,
     #[prost(uint64, tag = "4")]
     answered: u64,
+    /// None for a cursor from before anything was passed over.
+    #[prost(message, optional, tag = "5")]
+    passed_over: Option<NumbersRecord>,
 }
 
 impl Record for MemberCursor {
@@ -605,6 +613,7 @@ impl Record for MemberCursor {
             delivered: Some(Record::to_wire(&self.delivered)),
             read: self.read,
             answered: self.answered,
+            passed_over: (!self.passed_over.is_empty()).then(|| Record::to_wire(&self.passed_over)),
         }
     }
 
@@ -615,6 +624,10 @@ impl Record for MemberCursor {
             delivered,
             read: wire.read,
             answered: wire.answered,
+            passed_over: match wire.passed_over {
+                Some(passed_over) => <Cumulative as Record>::from_wire(passed_over)?,
+                None => Cumulative::default(),
+            },
         })
     }
 }
@@ -647,7 +660,8 @@ pub(super) struct EventRecord {
     cursor: u64,
     #[prost(int64, tag = "2")]
     at_ms: i64,
-    /// 1 accepted, 2 sent, 3 delivered, 4 read, 5 acted, 6 online, 7 offline, 8 enrolled, 9 revoked, 10 forked.
+    /// 1 accepted, 2 sent, 3 delivered, 4 read, 5 acted, 6 online, 7 offline, 8 enrolled, 9 revoked, 10 forked; 20 an
+    /// entry expired, 21 operations expired, 22 superseded.
     #[prost(uint32, tag = "3")]
     kind: u32,
     #[prost(uint32, tag = "4")]
@@ -723,6 +737,29 @@ impl Record for Event {
                 member: Some(member_to_wire(*member)),
                 ..bare
             },
+            EventKind::EntryExpired { stream, seq, missed } => EventRecord {
+                kind: 20,
+                stream: stream.number(),
+                first_seq: seq.number(),
+                last_seq: (*missed).into(),
+                ..bare
+            },
+            EventKind::OperationsExpired {
+                device,
+                first_op,
+                count,
+            } => EventRecord {
+                first_seq: *first_op,
+                last_seq: (*count).into(),
+                ..of_device(21, device)
+            },
+            EventKind::EntrySuperseded { stream, seq, by } => EventRecord {
+                kind: 22,
+                stream: stream.number(),
+                first_seq: seq.number(),
+                last_seq: by.number(),
+                ..bare
+            },
             EventKind::DeviceOnline(device) => of_device(6, device),
             EventKind::DeviceOffline(device) => of_device(7, device),
             EventKind::DeviceEnrolled(device) => of_device(8, device),
@@ -766,6 +803,21 @@ impl Record for Event {
             8 => EventKind::DeviceEnrolled(device?),
             9 => EventKind::DeviceRevoked(device?),
             10 => EventKind::DeviceForked(device?),
+            20 => EventKind::EntryExpired {
+                stream: stream?,
+                seq: Seq::new(wire.first_seq)?,
+                missed: u32::try_from(wire.last_seq).ok()?,
+            },
+            21 => EventKind::OperationsExpired {
+                device: device?,
+                first_op: wire.first_seq,
+                count: u32::try_from(wire.last_seq).ok()?,
+            },
+            22 => EventKind::EntrySuperseded {
+                stream: stream?,
+                seq: Seq::new(wire.first_seq)?,
+                by: Seq::new(wire.last_seq)?,
+            },
             _ => return None,
         };
         Some(Self {

@@ -8,6 +8,7 @@
 //! put on file today stays as long as what was driven today. A [`PositionMark`] says which stretch of a device's
 //! history to look at once the day is over on which it arrived.
 
+use super::expiry::{Expiry, superseded_key};
 use super::keys::{self, Key, Numbers, Table};
 use super::kv::{KeyedStore, Order, OrderedKeys, Write};
 use super::records::Record;
@@ -17,6 +18,7 @@ use crate::entry::{Entry, Rung};
 use crate::event::Event;
 use crate::position::Position;
 use crate::stream::{Member, Stream};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use waypost_proto::{DeviceId, StreamId};
 
@@ -73,6 +75,8 @@ pub enum Found {
         last_seq: Option<u64>,
         /// Their receipts: member, rung, and the last entry of the receipt.
         receipts: Vec<(Member, Rung, u64)>,
+        /// Those of them that were superseded.
+        superseded: Vec<u64>,
         /// When the first one was accepted that is not old enough; `None` where the look ended before one.
         next_ms: Option<i64>,
     },
@@ -141,6 +145,10 @@ pub enum Trim {
     Entry(StreamId, u64),
     /// The mark of an urgent entry.
     Urgent(StreamId, u64),
+    /// The mark of an entry whose time is over.
+    Expiry(Expiry),
+    /// The mark of an entry that was superseded.
+    Superseded(StreamId, u64),
     /// A receipt, by the last of its entries.
     Receipt {
         /// The stream.
@@ -172,6 +180,8 @@ impl Trim {
         match self {
             Self::Entry(stream, seq) => (keys::entry(*stream, *seq), None),
             Self::Urgent(stream, seq) => (keys::urgent(*stream, *seq), None),
+            Self::Expiry(expiry) => (expiry.key(), None),
+            Self::Superseded(stream, seq) => (superseded_key(*stream, *seq), None),
             Self::Receipt {
                 stream,
                 member,
@@ -267,6 +277,10 @@ impl<K: OrderedKeys> KeyedStore<K> {
                     *before_ms,
                     |entry: &Entry| (entry.seq.number(), entry.accepted.server_ms),
                 )?;
+                let superseded = match last_seq {
+                    Some(last_seq) => self.superseded_within(stream.id, *first_seq, last_seq)?,
+                    None => BTreeMap::new(),
+                };
                 let receipts = match last_seq {
                     // From a little before: some were under way to the disk when the look before this one read.
                     Some(last_seq) => {
@@ -278,6 +292,7 @@ impl<K: OrderedKeys> KeyedStore<K> {
                 Ok(Found::Entries {
                     last_seq,
                     receipts,
+                    superseded: superseded.into_keys().collect(),
                     next_ms,
                 })
             }

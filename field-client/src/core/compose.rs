@@ -184,6 +184,10 @@ impl Core {
             0 => 0,
             age => 1 + prost::length_delimiter_len(age as usize),
         };
+        if !item.may_be_known && item.is_over(now, &self.server_clock) {
+            // It never leaves: the timer, which is due, gives it up.
+            return None;
+        }
         let (bytes, inflight) = (item.bytes, self.outbox.inflight_bytes(lane));
         let window_is_full = inflight > 0 && inflight + bytes > self.window.bytes();
         if (which == Which::Fresh && item.may_be_known) || (lane == Lane::Ordinary && window_is_full) {

@@ -190,16 +190,23 @@ impl Device {
                 }
                 continue;
             }
+            while let Some((stream, seq)) = self.core.poll_changed() {
+                let shelf = self.core.server().unwrap().shelf;
+                // Of what was skipped there is none.
+                if let Some(entry) = self.store.entry(shelf, stream, seq).unwrap() {
+                    self.shown.push(self.core.offer(entry, self.now));
+                }
+            }
             while let Some((stream, seq)) = self.core.poll_show() {
                 let shelf = self.core.server().unwrap().shelf;
                 let entry = self.store.entry(shelf, stream, seq).unwrap();
                 entry.expect("an entry is shown only once it is stored");
                 match self.store.entry_to_show(shelf, stream, seq).unwrap() {
-                    Some(entry) => self.shown.push(entry),
+                    Some(entry) => self.shown.push(self.core.offer(entry, self.now)),
                     None => drop(self.core.mark_shown(stream, seq, self.now)),
                 }
             }
-            if !self.core.has_to_show() {
+            if !self.core.has_to_show() && !self.core.has_changed() {
                 return;
             }
         }

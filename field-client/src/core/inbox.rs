@@ -332,6 +332,22 @@ impl Inbox {
         !self.showable.is_empty()
     }
 
+    /// Whether an entry is held and was offered to a screen, now or in an earlier process.
+    pub(crate) fn has_been_offered(&self, stream: StreamId, seq: Seq) -> bool {
+        let held = self
+            .streams
+            .get(&stream)
+            .is_some_and(|state| state.held.contains(seq.number()));
+        held && !self.behind_gap.contains(&(stream, seq)) && !self.showable.contains(&(stream, seq))
+    }
+
+    /// Whether an entry, or word that it is gone, is here or on its way to the disk.
+    pub(crate) fn has(&self, stream: StreamId, seq: Seq) -> bool {
+        self.streams
+            .get(&stream)
+            .is_some_and(|state| state.expected.contains(seq.number()))
+    }
+
     /// The consumer has confirmed an entry; false where that is known.
     pub(crate) fn shown(&mut self, stream: StreamId, seq: Seq) -> bool {
         self.behind_gap.remove(&(stream, seq));

@@ -11,7 +11,8 @@
 //! 4. While the link has room, [`poll_topics`](Core::poll_topics) and then [`poll_frame`](Core::poll_frame), which
 //!    leave in this order. A frame is put together when it is asked for: what was replaced before (a live position)
 //!    never leaves. It may find that contents are missing: then 2 again.
-//! 5. While the screen has room, [`poll_show`](Core::poll_show).
+//! 5. While the screen has room, [`poll_changed`](Core::poll_changed), then [`poll_show`](Core::poll_show); what the store
+//!    holds of either goes through [`offer`](Core::offer).
 //! 6. Sleep until an input, or until [`poll_timeout`](Core::poll_timeout), then
 //!    [`handle_timeout`](Core::handle_timeout).
 //!
@@ -32,6 +33,7 @@ mod repetition;
 mod restored;
 mod server_clock;
 mod session;
+mod standing;
 mod thinning;
 mod voids;
 mod write;
@@ -69,6 +71,7 @@ use pages::Pages;
 use repetition::Repetition;
 use restored::Kept;
 use session::{Session, SessionState};
+use standing::Standings;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use voids::Void;
@@ -180,6 +183,7 @@ pub(crate) struct Core {
     accepted: Cumulative,
     outbox: Outbox,
     inbox: Inbox,
+    standings: Standings,
     kept: Kept,
     thinning: Thinning,
     voids: BTreeMap<OpNumber, Void>,
@@ -220,6 +224,7 @@ impl Core {
             accepted: loaded.accepted,
             outbox: Outbox::default(),
             inbox,
+            standings: Standings::default(),
             kept: Kept::default(),
             thinning: Thinning::default(),
             voids: (loaded.voids.iter())
@@ -513,7 +518,10 @@ impl Core {
                     self.events.push_back(Event::Placed { id, stream, seq });
                 }
                 Effect::Parked { id, reason } => {
-                    self.counters.ops_refused += 1;
+                    match reason {
+                        RefusalReason::Expired => self.counters.ops_expired += 1,
+                        _ => self.counters.ops_refused += 1,
+                    }
                     self.events.push_back(Event::Refused { id, reason });
                 }
                 Effect::VoidStored(void) => self.void_stored(void),
@@ -523,9 +531,13 @@ impl Core {
                     stream,
                     held,
                     shown,
+                    superseded,
                 } if Some(of) == incarnation => {
                     self.counters.entries_stored += shown.len() as u64;
                     self.inbox.stored(stream, held, &shown, now);
+                    for seq in superseded {
+                        self.superseded(stream, seq);
+                    }
                 }
                 Effect::Read {
                     incarnation: of,
@@ -555,7 +567,11 @@ impl Core {
             progress: Progress::Parked(reason),
         });
         batch.effects.push(Effect::Parked { id, reason });
-        self.put_void(op, 1, VoidReason::Refused, batch);
+        let void = match reason {
+            RefusalReason::Expired => VoidReason::Expired,
+            _ => VoidReason::Refused,
+        };
+        self.put_void(op, 1, void, batch);
         if let Some(oldest) = self.outbox.parked_beyond(PARKED_MAX) {
             self.counters.parked_forgotten += 1;
             self.outbox.forget(oldest);

@@ -7,12 +7,13 @@
 //! is sent while something earlier is under way in another frame. Within a frame the server applies all or nothing.
 //! Positions carry their own times and need no such rule: they fill the window.
 
-use super::clock::Moment;
+use super::clock::{Moment, Now};
+use super::server_clock::ServerClock;
 use super::write::{Home, Makes, PostId, Progress, StoredOperation};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use waypost_proto::wire::{self, RefusalReason};
-use waypost_proto::{Cumulative, OpNumber, StreamId};
+use waypost_proto::{Cumulative, OpNumber, Seq, StreamId};
 
 /// Contents that are kept in memory; beyond it they are read from the store when their turn comes.
 pub(crate) const CONTENT_BYTES_MAX: usize = 1_000_000;
@@ -67,6 +68,10 @@ pub(crate) struct Item {
     pub(crate) may_be_known: bool,
     /// What is known of it where it is history that may be thinned out.
     pub(crate) trail: Option<Trail>,
+    /// Seconds after which nobody needs it any more; 0 for never.
+    expires_in_s: u32,
+    /// The entry whose place it takes.
+    pub(crate) supersedes: Option<Seq>,
     stored: bool,
     loading: bool,
     /// Boxed, as most items have none in memory.
@@ -108,6 +113,10 @@ pub(crate) struct Outbox {
     inflight: BTreeMap<Lane, usize>,
     content_bytes: usize,
     wanted: Vec<PostId>,
+    /// Those that expire and that the server cannot have seen.
+    expiring: BTreeSet<PostId>,
+    /// When the first of them is over, at the earliest; `None` where that is to be found out, or there is none.
+    first_expiry: Option<Instant>,
     /// Counts hellos.
     session: u64,
 }
@@ -124,6 +133,7 @@ impl Outbox {
             Progress::Waiting => {
                 self.index_waiting(id, &item);
                 self.items.insert(id, item);
+                self.may_expire(id);
                 self.make_ready_if_due(id);
             }
             Progress::Accepted => {
@@ -145,6 +155,43 @@ impl Outbox {
         self.content_bytes += item.bytes;
         self.index_waiting(stored.id, &item);
         self.items.insert(stored.id, item);
+        self.may_expire(stored.id);
+    }
+
+    /// It is over before it leaves, where it has an end and the server cannot have seen it.
+    fn may_expire(&mut self, id: PostId) {
+        let unseen = |item: &Item| item.expires_in_s > 0 && !item.may_be_known;
+        if self.items.get(&id).is_some_and(unseen) {
+            self.expiring.insert(id);
+            self.first_expiry = None;
+        }
+    }
+
+    /// When [`take_expired`](Self::take_expired) has something to do; the past where that is to be found out.
+    pub(crate) fn next_expiry(&self, now: Now) -> Option<Instant> {
+        (!self.expiring.is_empty()).then(|| self.first_expiry.unwrap_or(now.mono))
+    }
+
+    /// Operations that are over and that the server cannot have seen. Looks at all that expire, once whenever the first of
+    /// them may be over.
+    pub(crate) fn take_expired(&mut self, now: Now, server: &ServerClock) -> Vec<PostId> {
+        if self.next_expiry(now).is_none_or(|at| at > now.mono) {
+            return Vec::new();
+        }
+        let mut expired = Vec::new();
+        self.first_expiry = None;
+        for &id in &self.expiring {
+            let Some(item) = self.items.get(&id) else { continue };
+            if item.is_over(now, server) {
+                expired.push(id);
+                continue;
+            }
+            let left_s = item.expires_in_s - item.done.age_s(now, server);
+            // Ages are whole seconds, to the nearest.
+            let at = now.mono + Duration::from_millis(u64::from(left_s) * 1_000 - 500);
+            self.first_expiry = Some(self.first_expiry.map_or(at, |first| first.min(at)));
+        }
+        expired
     }
 
     /// Its write is on disk.
@@ -226,6 +273,7 @@ impl Outbox {
 
     /// The server has it. Returns when it was sent, where it was sent exactly once.
     pub(crate) fn accept(&mut self, id: PostId) -> Option<Instant> {
+        self.expiring.remove(&id);
         let sent_once = match self.items.get(&id)?.state {
             State::Sent { at, times: 1, .. } => Some(at),
             _ => None,
@@ -284,6 +332,7 @@ impl Outbox {
     /// The server will not have it.
     pub(crate) fn park(&mut self, id: PostId, reason: RefusalReason) {
         self.leave_queue(id);
+        self.expiring.remove(&id);
         let Some(item) = self.items.get_mut(&id) else {
             return;
         };
@@ -298,6 +347,7 @@ impl Outbox {
     /// It is not needed any more.
     pub(crate) fn forget(&mut self, id: PostId) {
         self.leave_queue(id);
+        self.expiring.remove(&id);
         if let Some(item) = self.items.remove(&id) {
             if self.waiting.remove(&item.op).is_some() {
                 self.waiting_bytes -= item.bytes as u64;
@@ -326,6 +376,7 @@ impl Outbox {
                 item.state = State::Held;
             }
             self.waiting.insert(op, id);
+            self.may_expire(id);
             self.make_ready_if_due(id);
             numbers.push((id, op));
         }
@@ -464,6 +515,7 @@ impl Outbox {
             session: self.session,
         };
         item.may_be_known = true;
+        self.expiring.remove(&id);
         *self.inflight.entry(item.lane).or_default() += item.bytes;
         let queue = self.queues.entry((item.lane, item.stream)).or_default();
         queue.ready.remove(&id);
@@ -603,6 +655,8 @@ impl Item {
             done: stored.done,
             state: State::Held,
             may_be_known: false,
+            expires_in_s: stored.content.expires_in_s,
+            supersedes: Seq::new(stored.content.supersedes),
             stored: false,
             loading: false,
             trail: Trail::of(&stored.content),
@@ -617,6 +671,11 @@ impl Item {
             content: None,
             ..Self::of(stored)
         }
+    }
+
+    /// Whether its time is over.
+    pub(crate) fn is_over(&self, now: Now, server: &ServerClock) -> bool {
+        self.expires_in_s > 0 && self.done.age_s(now, server) >= self.expires_in_s
     }
 
     pub(crate) fn makes(&self) -> Makes {

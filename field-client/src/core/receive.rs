@@ -8,8 +8,8 @@ use super::{
     ACCEPTED_MAX, Core, Effect, Event, Makes, Mutation, NAMES_MAX, Named, Now, PostId, Progress, Server,
     ToShow,
 };
-use crate::Entry;
 use crate::fault::{self, Fault};
+use crate::{Entry, Standing};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -40,6 +40,14 @@ struct Delivery<'a> {
     skips: &'a [wire::SkipRange],
     /// Times of the entries count from here, UTC milliseconds.
     from_ms: i64,
+}
+
+/// What a frame brought of one stream.
+#[derive(Default)]
+struct Arrived {
+    to_show: Vec<ToShow>,
+    /// Entries whose places they take.
+    superseded: Vec<Seq>,
 }
 
 /// Whether this outbox turns out to be a copy of another.
@@ -356,7 +364,7 @@ impl Core {
             return Origin::Ours;
         };
         let mut origin = Origin::Ours;
-        let mut touched: BTreeMap<StreamId, Vec<ToShow>> = BTreeMap::new();
+        let mut touched: BTreeMap<StreamId, Arrived> = BTreeMap::new();
         let numbered = delivery.runs.iter().flat_map(|run| {
             let entries = ReceivedEntry::of_run(run, delivery.from_ms);
             entries.map(|(stream, seq, entry)| (stream, seq, run.kind(), entry))
@@ -385,8 +393,10 @@ impl Core {
                     continue;
                 }
             }
-            let urgent = self.put_entry(incarnation, stream, seq, entry, batch, now);
-            touched.entry(stream).or_default().push(ToShow { seq, urgent });
+            let (urgent, supersedes) = self.put_entry(incarnation, stream, seq, entry, batch, now);
+            let arrived = touched.entry(stream).or_default();
+            arrived.to_show.push(ToShow { seq, urgent });
+            arrived.superseded.extend(supersedes);
         }
         for skip in delivery.skips {
             let (Some(stream), Some(first)) = (StreamId::new(skip.stream), Seq::new(skip.first_seq)) else {
@@ -408,7 +418,7 @@ impl Core {
                 Admission::OverBound => self.counters.entries_over_bound += 1,
             }
         }
-        for (stream, shown) in touched {
+        for (stream, arrived) in touched {
             let cursor = self.inbox.cursor(stream, now);
             let held = cursor.held.clone();
             batch.mutations.push(Mutation::PutCursor {
@@ -420,7 +430,8 @@ impl Core {
                 incarnation,
                 stream,
                 held,
-                shown,
+                shown: arrived.to_show,
+                superseded: arrived.superseded,
             });
         }
         origin
@@ -439,7 +450,7 @@ impl Core {
         }
     }
 
-    /// Writes an entry; returns whether it is urgent.
+    /// Writes an entry; returns whether it is urgent, and the one whose place it takes.
     fn put_entry(
         &mut self,
         incarnation: Incarnation,
@@ -448,7 +459,7 @@ impl Core {
         entry: ReceivedEntry,
         batch: &mut Batch,
         now: Now,
-    ) -> bool {
+    ) -> (bool, Option<Seq>) {
         match entry {
             ReceivedEntry::Own { op } => {
                 // Its entry says that it was accepted, also where the acknowledgement was lost.
@@ -458,9 +469,13 @@ impl Core {
                     self.accept_one(id, batch, now);
                 }
                 let id = self.outbox.accepted(op);
-                let urgent = id
-                    .and_then(|id| self.outbox.item(id))
-                    .is_some_and(|item| item.lane == Lane::Urgent);
+                let item = id.and_then(|id| self.outbox.item(id));
+                let urgent = item.is_some_and(|item| item.lane == Lane::Urgent);
+                let supersedes = item.and_then(|item| item.supersedes);
+                let done_server_ms = item.zip(self.server_ms(now)).map(|(item, server_ms)| {
+                    let age_s = item.done.age_s(now, &self.server_clock);
+                    server_ms.saturating_sub(i64::from(age_s) * 1_000)
+                });
                 let epoch = self.epoch;
                 batch.mutations.push(Mutation::PutOwn {
                     incarnation,
@@ -469,18 +484,21 @@ impl Core {
                     epoch,
                     op,
                     id,
+                    done_server_ms,
                 });
                 if let Some(id) = id {
                     self.outbox.forget(id);
                     batch.effects.push(Effect::Placed { id, stream, seq });
                 }
-                urgent
+                (urgent, supersedes)
             }
-            ReceivedEntry::Full { urgent, .. } => {
+            ReceivedEntry::Full {
+                urgent, supersedes, ..
+            } => {
                 if let Some(entry) = Self::entry_in_full(stream, seq, entry) {
                     batch.mutations.push(Mutation::PutEntry { incarnation, entry });
                 }
-                urgent
+                (urgent, supersedes)
             }
         }
     }
@@ -495,6 +513,7 @@ impl Core {
             urgent,
             reply_to,
             reply_stream,
+            supersedes,
             expires_ms,
             body,
         } = entry
@@ -513,6 +532,8 @@ impl Core {
             reply_to,
             reply_stream,
             expires_ms,
+            supersedes,
+            standing: Standing::Current,
             body,
             reply: None,
             member_name: None,

@@ -110,6 +110,8 @@ impl Core {
             Some(restored) => self.fork_inbox(server, restored, batch, now),
             None => self.inbox.clear(),
         }
+        let inbox = &self.inbox;
+        self.standings.retain(|stream, seq| inbox.has(stream, seq));
         // Also what came with the hello: the server has not looked at it.
         self.outbox.repeat_all();
         self.inbox.repeat_all();

@@ -137,6 +137,11 @@ impl Core {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next, or a frame is; the past for at once.
     pub(crate) fn poll_timeout(&self, now: Now) -> Option<Instant> {
+        let due = [self.next_end(now), self.session_due(now)];
+        due.into_iter().flatten().min()
+    }
+
+    fn session_due(&self, now: Now) -> Option<Instant> {
         match self.session.state {
             SessionState::Offline | SessionState::Greeting => None,
             SessionState::Waiting { repeat, .. } => Some(repeat),
@@ -156,6 +161,7 @@ impl Core {
 
     /// Time has passed.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
+        self.end_what_is_over(now);
         match self.session.state {
             SessionState::Waiting { repeat, .. } if repeat <= now.mono => {
                 self.repetition.expired();

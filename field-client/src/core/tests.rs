@@ -2,6 +2,7 @@
 
 mod bounds;
 mod clocks;
+mod ends;
 mod known;
 mod pages;
 mod pair;

@@ -191,6 +191,8 @@ pub(crate) enum Mutation {
         epoch: Epoch,
         op: OpNumber,
         id: Option<PostId>,
+        /// When it was done, UTC milliseconds by the server's clock as the device estimates it.
+        done_server_ms: Option<i64>,
     },
     /// What is held and read of a stream.
     PutCursor {
@@ -241,6 +243,8 @@ pub(crate) enum Effect {
         stream: StreamId,
         held: Cumulative,
         shown: Vec<ToShow>,
+        /// Entries whose places they take.
+        superseded: Vec<Seq>,
     },
     /// The reading may be reported.
     Read {

@@ -2,7 +2,7 @@
 
 use super::{HandoverError, HistoryReport, millis};
 use crate::client::{Outcome, PostError};
-use crate::{Catalogue, Entry, LinkState, Message, Posted, ReplyMessage, Status, Urgency};
+use crate::{Catalogue, Entry, LinkState, Message, Posted, ReplyMessage, Standing, Status, Urgency};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -118,6 +118,8 @@ pub(super) struct PostMessage {
     text: String,
     urgent: bool,
     reply_to: Option<u64>,
+    #[serde(default)]
+    supersedes: Option<u64>,
     expires_in_s: Option<u32>,
     wait_ms: u64,
 }
@@ -129,6 +131,7 @@ impl PostMessage {
             text: message.text.clone(),
             urgent: message.urgency == Urgency::Urgent,
             reply_to: message.reply_to.map(Seq::number),
+            supersedes: message.supersedes.map(Seq::number),
             expires_in_s: message.expires_in_s,
             wait_ms: millis(wait),
         }
@@ -141,6 +144,7 @@ impl PostMessage {
             text: self.text,
             urgency: urgency(self.urgent),
             reply_to: optional(self.reply_to, Seq::new)?,
+            supersedes: optional(self.supersedes, Seq::new)?,
             expires_in_s: self.expires_in_s,
         };
         Some((message, Duration::from_millis(self.wait_ms)))
@@ -155,6 +159,8 @@ pub(super) struct PostReplyMessage {
     values: Vec<(String, String)>,
     urgent: bool,
     reply_to: Option<u64>,
+    #[serde(default)]
+    supersedes: Option<u64>,
     expires_in_s: Option<u32>,
     wait_ms: u64,
 }
@@ -167,6 +173,7 @@ impl PostReplyMessage {
             values: message.values.clone(),
             urgent: message.urgency == Urgency::Urgent,
             reply_to: message.reply_to.map(Seq::number),
+            supersedes: message.supersedes.map(Seq::number),
             expires_in_s: message.expires_in_s,
             wait_ms: millis(wait),
         }
@@ -180,6 +187,7 @@ impl PostReplyMessage {
             values: self.values,
             urgency: urgency(self.urgent),
             reply_to: optional(self.reply_to, Seq::new)?,
+            supersedes: optional(self.supersedes, Seq::new)?,
             expires_in_s: self.expires_in_s,
         };
         Some((message, Duration::from_millis(self.wait_ms)))
@@ -558,6 +566,12 @@ pub struct EntryReport {
     pub reply_stream: Option<String>,
     /// UTC milliseconds after which it must not be shown as current.
     pub expires_ms: Option<i64>,
+    /// `current`, `expired` or `superseded`. An entry that was offered as current and is not any more comes again.
+    pub standing: String,
+    /// The earlier entry whose place it takes.
+    pub supersedes: Option<u64>,
+    /// The later one that has taken its place.
+    pub superseded_by: Option<u64>,
     /// What it says, for a quick reply too; `None` for what is no message, or that this version cannot show.
     pub text: Option<String>,
     /// The quick reply that it is.
@@ -596,6 +610,11 @@ impl EntryReport {
             Author::Person(person) => ("person", Some(person.to_string())),
             Author::System => ("system", None),
         };
+        let (standing, superseded_by) = match entry.standing {
+            Standing::Current => ("current", None),
+            Standing::Expired => ("expired", None),
+            Standing::Superseded { by } => ("superseded", Some(by)),
+        };
         let (mut reply, mut member) = (None, None);
         match &entry.body {
             EntryBody::Reply { reply: of, .. } => {
@@ -629,6 +648,9 @@ impl EntryReport {
             urgent: entry.urgent,
             reply_to: entry.reply_to.map(Seq::number),
             expires_ms: entry.expires_ms,
+            standing: standing.to_owned(),
+            supersedes: entry.supersedes.map(Seq::number),
+            superseded_by: superseded_by.map(Seq::number),
             reply_stream: entry.reply_stream.map(|stream| stream.to_string()),
             text: entry.text().map(str::to_owned),
             reply,

@@ -46,6 +46,7 @@ pub(super) fn cut(
 ) -> Result<(), StoreError> {
     let mut seen = transaction.keys(Table::Seen, &[], super::END)?.len();
     for (&stream, &last) in through {
+        reinstate(transaction, shelf, stream, last)?;
         let (from, to) = above(shelf, stream, last);
         for key in transaction.keys(Table::Inbox, &from, &to)? {
             let was_shown = transaction.get(Table::Unshown, &key)?.is_none();
@@ -66,6 +67,23 @@ pub(super) fn cut(
     answer_nothing_that_went(transaction, through)
 }
 
+/// What was superseded by an entry that goes counts again.
+fn reinstate(
+    transaction: &mut dyn Transaction,
+    shelf: Incarnation,
+    stream: StreamId,
+    last: u64,
+) -> Result<(), StoreError> {
+    let (from, to) = above(shelf, stream, 0);
+    for key in transaction.keys(Table::Superseded, &from, &to)? {
+        let by = super::number(transaction.get(Table::Superseded, &key)?, "superseded")?;
+        if by.is_none_or(|by| by > last) {
+            transaction.delete(Table::Superseded, &key)?;
+        }
+    }
+    Ok(())
+}
+
 /// An answer to an entry that is not there would be refused, or would answer another one.
 fn answer_nothing_that_went(
     transaction: &mut dyn Transaction,
@@ -84,6 +102,12 @@ fn answer_nothing_that_went(
         let last = StreamId::new(answered_stream).and_then(|stream| through.get(&stream));
         if progress == Progress::Waiting && content.reply_to > last.copied().unwrap_or(0) {
             (content.reply_to, content.reply_stream) = (0, 0);
+            put_operation(transaction, &stored, progress)?;
+        }
+        let content = &mut stored.content;
+        let last = StreamId::new(content.stream).and_then(|stream| through.get(&stream));
+        if progress == Progress::Waiting && content.supersedes > last.copied().unwrap_or(0) {
+            content.supersedes = 0;
             put_operation(transaction, &stored, progress)?;
         }
     }

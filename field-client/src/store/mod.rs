@@ -13,6 +13,7 @@
 //! | cursors | incarnation, stream | what is held, read and confirmed, what is on the server alone, and what the stream is for |
 //! | unshown | incarnation, stream, seq | whether it is urgent |
 //! | kept | operation number | an operation that the server has accepted, in case that it loses it |
+//! | superseded | incarnation, stream, seq | seq of the entry that has taken its place |
 //! | seen | stream, author, operation number | digest of what was shown and may come again |
 //! | names | person, or `d` and device | name |
 //!
@@ -35,7 +36,7 @@ use crate::core::{
     Home, Loaded, Mutation, Named, PostId, Progress, Server, ServerClock, StoredCatalogue, StoredOperation,
     StoredVoid, ToShow, Write,
 };
-use crate::{Entry, Group};
+use crate::{Entry, Group, Standing};
 use prost::Message;
 use records::{
     CatalogueRecord, CursorRecord, EntryRecord, KeptRecord, OperationRecord, ServerClockRecord, ServerRecord,
@@ -89,10 +90,11 @@ pub(crate) enum Table {
     Names,
     Kept,
     Seen,
+    Superseded,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Meta,
         Self::Outbox,
         Self::Voids,
@@ -103,6 +105,7 @@ impl Table {
         Self::Names,
         Self::Kept,
         Self::Seen,
+        Self::Superseded,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -117,6 +120,7 @@ impl Table {
             Self::Names => "names",
             Self::Kept => "kept",
             Self::Seen => "seen",
+            Self::Superseded => "superseded",
         }
     }
 }
@@ -328,7 +332,8 @@ impl<E: Engine> Store<E> {
         else {
             return Ok(None);
         };
-        self.complete(EntryRecord::read(stream, seq, &record)?).map(Some)
+        self.complete(incarnation, EntryRecord::read(stream, seq, &record)?)
+            .map(Some)
     }
 
     /// An entry for the screen; `None` where it was shown, here or before the server's store was put back.
@@ -378,7 +383,10 @@ impl<E: Engine> Store<E> {
                 })?;
         }
         entries.reverse();
-        entries.into_iter().map(|entry| self.complete(entry)).collect()
+        entries
+            .into_iter()
+            .map(|entry| self.complete(incarnation, entry))
+            .collect()
     }
 
     /// Puts writes on the disk, all of them in one transaction.
@@ -398,8 +406,11 @@ impl<E: Engine> Store<E> {
         Ok(())
     }
 
-    /// Names, and the words of a quick reply: neither is stored with the entry, as both may change.
-    fn complete(&self, entry: Entry) -> Result<Entry, StoreError> {
+    /// Names, the words of a quick reply, and whether another entry has taken its place: none of it is stored with the
+    /// entry, as it may change.
+    fn complete(&self, incarnation: Incarnation, entry: Entry) -> Result<Entry, StoreError> {
+        let key = entry_key(incarnation, entry.stream, entry.seq);
+        let by = number(self.engine.get(Table::Superseded, &key)?, "superseded")?.and_then(Seq::new);
         let author_name = match entry.author {
             Author::Person(person) => self.name(Named::Person(person))?,
             Author::Device(device) => self.name(Named::Device(device))?,
@@ -412,6 +423,7 @@ impl<E: Engine> Store<E> {
             EntryBody::Text(_) | EntryBody::Unsupported => {}
         }
         Ok(Entry {
+            standing: by.map_or(Standing::Current, |by| Standing::Superseded { by }),
             author_name,
             reply,
             member_name,
@@ -504,10 +516,17 @@ fn apply(transaction: &mut dyn Transaction, device: DeviceId, mutation: &Mutatio
             epoch,
             op,
             id,
+            done_server_ms,
         } => {
             let key = entry_key(*incarnation, *stream, *seq);
             let own_key = [epoch.number().to_be_bytes(), op.number().to_be_bytes()].concat();
-            let entry = own_entry(transaction, device, (*stream, *seq), *op, *id, &own_key)?;
+            let own = Own {
+                place: (*stream, *seq),
+                op: *op,
+                id: *id,
+                done_server_ms: *done_server_ms,
+            };
+            let entry = own_entry(transaction, device, own, &own_key)?;
             transaction.put(Table::Own, &own_key, &key)?;
             if let Some(id) = id {
                 transaction.delete(Table::Outbox, &id.number().to_be_bytes())?;
@@ -584,32 +603,48 @@ fn put_entry(
 ) -> Result<(), StoreError> {
     let key = entry_key(incarnation, entry.stream, entry.seq);
     transaction.put(Table::Inbox, &key, &EntryRecord::of(entry).encode_to_vec())?;
+    if let Some(replaced) = entry.supersedes {
+        let key = entry_key(incarnation, entry.stream, replaced);
+        transaction.put(Table::Superseded, &key, &entry.seq.number().to_be_bytes())?;
+    }
     if fork::was_seen(transaction, entry)? {
         return Ok(());
     }
     transaction.put(Table::Unshown, &key, &[u8::from(entry.urgent)])
 }
 
+/// An operation that has become an entry.
+#[derive(Clone, Copy)]
+struct Own {
+    place: (StreamId, Seq),
+    op: OpNumber,
+    id: Option<PostId>,
+    done_server_ms: Option<i64>,
+}
+
 /// The device's own entry: from the outbox, or from where it became an entry before (in another incarnation).
 fn own_entry(
     transaction: &mut dyn Transaction,
     device: DeviceId,
-    (stream, seq): (StreamId, Seq),
-    op: OpNumber,
-    id: Option<PostId>,
+    own: Own,
     own_key: &[u8],
 ) -> Result<Entry, StoreError> {
-    if let Some(id) = id {
+    let Own {
+        place: (stream, seq),
+        op,
+        ..
+    } = own;
+    if let Some(id) = own.id {
         let key = id.number().to_be_bytes();
         if let Some(record) = transaction.get(Table::Outbox, &key)? {
             let (stored, _) = OperationRecord::read(&key, &record)?;
-            return Ok(EntryRecord::own(device, stream, seq, &stored));
+            return Ok(EntryRecord::own(device, stream, seq, &stored, own.done_server_ms));
         }
     }
     // Accepted so long ago that the outbox has let go of it.
     if let Some(record) = transaction.get(Table::Kept, &op.number().to_be_bytes())? {
         let (stored, _) = KeptRecord::read(&record)?;
-        return Ok(EntryRecord::own(device, stream, seq, &stored));
+        return Ok(EntryRecord::own(device, stream, seq, &stored, own.done_server_ms));
     }
     if let Some(earlier) = transaction.get(Table::Own, own_key)?
         && let Some(record) = transaction.get(Table::Inbox, &earlier)?

@@ -3,12 +3,12 @@
 //! Numbers of fields are never reused; a field that is not set means the same as 0.
 
 use super::StoreError;
-use crate::Entry;
 use crate::catalogue::Catalogue;
 use crate::core::{
     Contact, Home, Moment, PostId, Progress, ReadStep, Reading, Server, ServerClock, StoredCatalogue,
     StoredCursor, StoredOperation, StoredVoid,
 };
+use crate::{Entry, Standing};
 use prost::Message;
 use waypost_proto::wire::{self, RefusalReason, StreamKind, VoidReason};
 use waypost_proto::{
@@ -315,6 +315,8 @@ pub(super) struct EntryRecord {
     reply: Option<wire::QuickReply>,
     #[prost(message, optional, tag = "12")]
     membership: Option<wire::MembershipChange>,
+    #[prost(uint64, tag = "13")]
+    supersedes: u64,
 }
 
 impl EntryRecord {
@@ -351,6 +353,7 @@ impl EntryRecord {
             reply_stream: entry.reply_stream.map_or(0, StreamId::number),
             reply,
             membership,
+            supersedes: entry.supersedes.map_or(0, Seq::number),
         }
     }
 
@@ -376,6 +379,8 @@ impl EntryRecord {
             reply_to: Seq::new(record.reply_to),
             reply_stream: StreamId::new(record.reply_stream),
             expires_ms: record.expires_ms,
+            supersedes: Seq::new(record.supersedes),
+            standing: Standing::Current,
             body: record.body().unwrap_or(EntryBody::Unsupported),
             reply: None,
             member_name: None,
@@ -409,15 +414,24 @@ impl EntryRecord {
     }
 
     /// The entry that an operation of the device became.
-    pub(super) fn own(device: DeviceId, stream: StreamId, seq: Seq, stored: &StoredOperation) -> Entry {
+    /// It expires by the server's clock, of which the device has an estimate for the moment in which it was done.
+    pub(super) fn own(
+        device: DeviceId,
+        stream: StreamId,
+        seq: Seq,
+        stored: &StoredOperation,
+        done_server_ms: Option<i64>,
+    ) -> Entry {
         let content = &stored.content;
+        let done_server_ms = done_server_ms.unwrap_or(stored.done.wall_ms);
         let expires_in_ms = i64::from(content.expires_in_s) * 1_000;
         Entry {
             device_ms: Some(stored.done.wall_ms),
             urgent: content.urgent,
             reply_to: Seq::new(content.reply_to),
             reply_stream: StreamId::new(content.reply_stream),
-            expires_ms: (expires_in_ms > 0).then(|| stored.done.wall_ms.saturating_add(expires_in_ms)),
+            expires_ms: (expires_in_ms > 0).then(|| done_server_ms.saturating_add(expires_in_ms)),
+            supersedes: Seq::new(content.supersedes),
             body: own_body(content).unwrap_or(EntryBody::Unsupported),
             ..Self::own_unknown(device, stream, seq, stored.op)
         }
@@ -437,6 +451,8 @@ impl EntryRecord {
             reply_to: None,
             reply_stream: None,
             expires_ms: None,
+            supersedes: None,
+            standing: Standing::Current,
             body: EntryBody::Unsupported,
             reply: None,
             member_name: None,

@@ -8,7 +8,7 @@ use crate::core::{
     Home, Moment, Mutation, Named, PostId, Progress, ReadStep, Reading, Server, StoredCatalogue,
     StoredCursor, StoredOperation, StoredVoid, Ticket, ToShow, Write,
 };
-use crate::{Entry, Group, NetworkName};
+use crate::{Entry, Group, NetworkName, Standing};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use waypost_proto::wire::{self, RefusalReason, StreamKind, VoidReason};
@@ -218,6 +218,8 @@ fn entry(stream_number: u32, number: u64, text: &str) -> Entry {
         reply_to: Some(seq(7)),
         reply_stream: Some(stream(8)),
         expires_ms: Some(99),
+        supersedes: None,
+        standing: Standing::Current,
         body: EntryBody::Text(text.to_owned()),
         reply: None,
         member_name: None,
@@ -448,6 +450,7 @@ fn an_own_entry_takes_its_content_along(disk: &impl Disk) {
         epoch: epoch(11),
         op: op(number),
         id,
+        done_server_ms: Some(500),
     };
     let id = PostId::from_number(1);
     commit(
@@ -664,6 +667,7 @@ fn an_own_quick_reply_takes_its_slots_along(disk: &impl Disk) {
         epoch: epoch(11),
         op: op(1),
         id: Some(stored.id),
+        done_server_ms: None,
     };
     commit(&mut store, vec![server(77), Mutation::PutOperation(stored), own]);
     let entry = store.entry(incarnation(77), stream(4), seq(5)).unwrap().unwrap();
@@ -737,6 +741,8 @@ fn an_entry_of_an_older_version_is_still_read() {
     let expected = Entry {
         reply_stream: None,
         expires_ms: None,
+        supersedes: None,
+        standing: Standing::Current,
         ..entry(4, 1, "Hi")
     };
     assert_eq!(read, expected);

@@ -36,6 +36,10 @@ pub(super) struct Entry<'a> {
     server_at: Option<String>,
     urgent: bool,
     expires_at: Option<String>,
+    /// `current`, `expired` or `superseded`. An entry that was printed as current and is not any more is printed again.
+    standing: &'a str,
+    supersedes: Option<u64>,
+    superseded_by: Option<u64>,
     reply_to: Option<u64>,
     /// The broadcast to which that entry belongs; null for one of the same conversation.
     reply_to_stream: Option<&'a str>,
@@ -117,6 +121,9 @@ impl<'a> Entry<'a> {
             server_at: entry.server_ms.and_then(rfc3339),
             urgent: entry.urgent,
             expires_at: entry.expires_ms.and_then(rfc3339),
+            standing: &entry.standing,
+            supersedes: entry.supersedes,
+            superseded_by: entry.superseded_by,
             reply_to: entry.reply_to,
             reply_to_stream: entry.reply_stream.as_deref(),
             body: Body::of(entry),
@@ -140,6 +147,11 @@ impl<'a> Entry<'a> {
             .unwrap_or("-");
         let name = self.author.name.unwrap_or(self.author.id);
         let urgent = if self.urgent { " URGENT" } else { "" };
+        let standing = match (self.standing, self.superseded_by) {
+            ("expired", _) => " EXPIRED".to_owned(),
+            (_, Some(by)) => format!(" SUPERSEDED BY {by}"),
+            _ => String::new(),
+        };
         let text = match (&self.body, member) {
             (Body::Text { text } | Body::Reply { text, .. }, _) => (*text).to_owned(),
             (Body::System { event, device }, member) => {
@@ -149,7 +161,7 @@ impl<'a> Entry<'a> {
             (Body::Unsupported, _) => "(not supported by this version)".to_owned(),
         };
         output::line(format_args!(
-            "{at}  {}/{}{urgent}  {name}: {text}",
+            "{at}  {}/{}{urgent}{standing}  {name}: {text}",
             self.stream, self.seq
         ))
     }
@@ -230,6 +242,9 @@ mod tests {
             reply_to: Some(2),
             reply_stream: None,
             expires_ms: None,
+            standing: "current".to_owned(),
+            supersedes: None,
+            superseded_by: None,
             text: Some("Hi".to_owned()),
             reply: None,
             member: None,
@@ -239,7 +254,7 @@ mod tests {
     #[test]
     fn an_entry_is_printed_as_the_server_gives_it() {
         let own = report("device");
-        let expected = r#"{"stream":"1","seq":3,"id":null,"author":{"id":"7c","kind":"device","name":"truck"},"device_at":"1970-01-01T00:00:00.000Z","server_at":null,"urgent":false,"expires_at":null,"reply_to":2,"reply_to_stream":null,"body":{"kind":"text","text":"Hi"}}"#;
+        let expected = r#"{"stream":"1","seq":3,"id":null,"author":{"id":"7c","kind":"device","name":"truck"},"device_at":"1970-01-01T00:00:00.000Z","server_at":null,"urgent":false,"expires_at":null,"standing":"current","supersedes":null,"superseded_by":null,"reply_to":2,"reply_to_stream":null,"body":{"kind":"text","text":"Hi"}}"#;
         assert_eq!(
             serde_json::to_string(&Entry::of(&own, "truck")).unwrap(),
             expected

@@ -95,6 +95,41 @@ fn old_entries_and_their_receipts_go_and_the_numbers_go_on() {
 }
 
 #[test]
+fn what_an_entry_says_of_its_end_and_of_what_it_replaced_goes_with_it() {
+    let (mut world, device) = World::in_session();
+    let person = world.add_person();
+    let marks = |world: &World| {
+        let mut marks = 0;
+        let mut visit = |key: &[u8], _: &[u8]| {
+            marks += usize::from(b"xX".contains(&key[0]));
+            Ok(std::ops::ControlFlow::Continue(()))
+        };
+        world.store.snapshot(&mut visit).unwrap();
+        marks
+    };
+    let ends_ms = world.now.wall_ms + 400 * DAY_MS;
+    for supersedes in [None, Seq::new(1)] {
+        let new = NewEntry {
+            supersedes,
+            expires_ms: Some(ends_ms),
+            ..by_person(person, device.stream, "dock")
+        };
+        world.post_entry(new).unwrap();
+        world.settle();
+    }
+    assert_eq!(marks(&world), 3, "two ends, and that one was superseded");
+    world.pass_days(366);
+    world.sweep();
+    assert_eq!(world.seqs(device.stream), [0; 0]);
+    assert_eq!(marks(&world), 2, "an end is forgotten when it comes");
+    let told = world.core.last_event();
+    world.pass_days(35);
+    world.sweep();
+    assert_eq!(marks(&world), 0);
+    assert_eq!(world.core.last_event(), told, "of what is gone nothing is told");
+}
+
+#[test]
 fn an_unread_entry_goes_like_any_other_and_is_not_counted_as_unread() {
     let (mut world, device) = World::in_session();
     let reader = world.add_person();

@@ -49,7 +49,7 @@ fn history_is_refused_before_entries_and_both_are_taken_once_there_is_room() {
     );
     let refused = world
         .core
-        .post_entry(by_person(person, device.stream, "waits, too"), world.now);
+        .post_entry(by_person(person, device.stream, "waits, too"), None, world.now);
     assert!(matches!(refused, Err(BridgeError::NoSpace)));
     assert_eq!(world.texts(device.stream), ["still taken", "still written"]);
     let frames = world.up(&device, &ops(1, 3, device.stream, &["still taken"]));

@@ -477,6 +477,8 @@ fn entry(of: StreamId, seq: u64, number: u64, text: String, urgent: bool) -> Ent
         expires_ms: None,
         reply_to: None,
         reply_stream: None,
+        supersedes: None,
+        superseded_by: None,
         body: EntryBody::Text(text),
     }
 }
