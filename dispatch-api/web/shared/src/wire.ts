@@ -175,6 +175,8 @@ export interface Entry {
   server_at: Time;
   urgent: boolean;
   expires_at: Time | null;
+  /** The later entry that has taken its place. */
+  superseded_by?: number | null;
   /** The number of the entry that it answers. */
   reply_to: number | null;
   /** The stream of that entry where it is another: the answer to a broadcast stands in the driver's own conversation. */
@@ -197,6 +199,8 @@ export interface Receipt {
   delivered: Rung | null;
   read: Rung | null;
   acted: Rung | null;
+  /** Where and when it expired before this member had it. */
+  expired?: (Rung & { hop: "server" }) | null;
 }
 
 export interface TrackFeature {
@@ -228,7 +232,8 @@ export type FleetEvent =
   | Cloud<"waypost.entry.delivered", Climbed>
   | Cloud<"waypost.entry.read", Climbed>
   | Cloud<"waypost.entry.acted", { stream: string; seq: number; member: Member; answer_stream: string; answer_seq: number }>
-  | Cloud<"waypost.entry.expired", { stream: string; seq: number }>
+  | Cloud<"waypost.entry.expired", { hop: "server"; stream: string; seq: number; missed: number } | { hop: "outbox"; device: string; op: number; count: number }>
+  | Cloud<"waypost.entry.superseded", { stream: string; seq: number; superseded_by: number }>
   | Cloud<"waypost.device.online", { device: string; name: string; since: Time | null }>
   | Cloud<"waypost.device.offline", { device: string; name: string; since: Time | null }>
   | Cloud<"waypost.device.enrolled", { device: string; name: string }>
@@ -242,6 +247,7 @@ export const FLEET_EVENT_TYPES: readonly FleetEvent["type"][] = [
   "waypost.entry.read",
   "waypost.entry.acted",
   "waypost.entry.expired",
+  "waypost.entry.superseded",
   "waypost.device.online",
   "waypost.device.offline",
   "waypost.device.enrolled",

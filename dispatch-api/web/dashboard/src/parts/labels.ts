@@ -45,6 +45,7 @@ export function waitingLabel(waitsFor: Row["waitsFor"], now: number): Waiting | 
     case "Read":
       return { text: `No answer ${age(waited)}`, missing: false };
     case "Answered":
+    case "Superseded":
       return null;
   }
 }

@@ -91,9 +91,23 @@ test("what_the_device_read_counts_for_ours_and_what_we_read_for_theirs", () => {
 });
 
 test("what_has_expired_says_so_unless_it_had_arrived_before", () => {
-  const expired = [1, 2].map((seq) => event("waypost.entry.expired", { stream: "4711", seq }));
+  const expired = [1, 2].map((seq) => event("waypost.entry.expired", { hop: "server" as const, stream: "4711", seq, missed: 1 }));
   const thread = apply(empty, [accepted(1), accepted(2), accepted(3, ME, { expires_at: at(-1) }), climbed("delivered", 1, 1), ...expired]);
   expect(states(thread)).toEqual(["Delivered", "Expired", "Expired"]);
+});
+
+test("who_reads_on_has_not_read_what_expired_before_it_came", () => {
+  const held = withEntries(empty, [entry(1, ME, { expires_at: at(-1) }), entry(2, ME)], [1, 2]);
+  const gone = withReceipts(held, 1, [receipt({ expired: { ...rung, hop: "server" } })]);
+  const thread = withReceipts(gone, 2, [receipt({ sent: rung, delivered: rung, read: rung })]);
+  expect(states(thread)).toEqual(["Expired", "Read"]);
+});
+
+test("what_another_entry_has_taken_the_place_of_says_so_however_that_is_heard", () => {
+  const told = event("waypost.entry.superseded", { stream: "4711", seq: 1, superseded_by: 3 });
+  const thread = apply(empty, [accepted(1), accepted(2, ME, { superseded_by: 3 }), accepted(3), climbed("read", 1, 3), told]);
+  expect(states(thread)).toEqual(["Superseded", "Superseded", "Read"]);
+  expect(standingOf({ ...thread, kind: "group" }, thread.entries[0]!, 0).state).toBe("Superseded");
 });
 
 test.each([

@@ -42,7 +42,7 @@ export interface Climb {
   readonly acted: Ranges;
 }
 
-export type EntryState = "Accepted" | "Sent" | "Delivered" | "Read" | "Answered" | "Expired";
+export type EntryState = "Accepted" | "Sent" | "Delivered" | "Read" | "Answered" | "Expired" | "Superseded";
 
 /** How many of its recipients an entry has come to, each rung counting those above it too. */
 export interface Tally {
@@ -137,6 +137,7 @@ export function withReceipts(thread: Thread, seq: number, receipts: readonly Rec
     asked: union(thread.asked, [seq]),
     recipients: new Map(thread.recipients).set(seq, receipts.map((receipt) => receipt.member)),
   };
+  if (receipts.some((receipt) => (receipt.expired ?? null) !== null)) next = { ...next, expired: union(next.expired, [seq]) };
   for (const receipt of receipts) {
     if (receipt.sent !== null) next = withClimb(next, receipt.member, "sent", seq, seq);
     if (receipt.delivered !== null) next = withClimb(next, receipt.member, "delivered", seq, seq);
@@ -166,7 +167,11 @@ export function withEvent(thread: Thread, event: FleetEvent, me: string): Thread
     case "waypost.entry.acted":
       return withClimb({ ...thread, answered: union(thread.answered, [event.data.seq]) }, event.data.member, "acted", event.data.seq, event.data.seq);
     case "waypost.entry.expired":
-      return { ...thread, expired: union(thread.expired, [event.data.seq]) };
+      return event.data.hop === "server" ? { ...thread, expired: union(thread.expired, [event.data.seq]) } : thread;
+    case "waypost.entry.superseded": {
+      const { seq, superseded_by } = event.data;
+      return { ...thread, entries: thread.entries.map((entry) => (entry.seq === seq ? { ...entry, superseded_by } : entry)) };
+    }
     default:
       return thread;
   }
@@ -194,6 +199,11 @@ function union(set: ReadonlySet<number>, more: readonly number[]): ReadonlySet<n
   return more.every((n) => set.has(n)) ? set : new Set([...set, ...more]);
 }
 
+/** Whether another entry has taken its place. */
+export function isSuperseded(entry: Entry): boolean {
+  return (entry.superseded_by ?? null) !== null;
+}
+
 /** Whether somebody in the office wrote it. */
 export function isOurs(entry: Entry): boolean {
   return entry.author.kind === "person" || entry.author.kind === "office";
@@ -209,8 +219,12 @@ export function isTheirs(entry: Entry): boolean {
  * dispatcher's reading is the office's.
  */
 export function stateOf(thread: Thread, entry: Entry, now: number): EntryState {
+  if (isSuperseded(entry)) return "Superseded";
   if (thread.answered.has(entry.seq)) return "Answered";
   const others = [...thread.climbs.values()].filter((climb) => (climb.kind === "device") !== isTheirs(entry));
+  // Whoever reads on passes over what had expired before it came: that is no reading.
+  const passedOver = isOurs(entry) && thread.expired.has(entry.seq) && !others.some((climb) => has(climb.delivered, entry.seq));
+  if (passedOver) return "Expired";
   if (others.some((climb) => has(climb.read, entry.seq))) return "Read";
   if (isTheirs(entry) && entry.seq <= ownReadUpTo(thread)) return "Read";
   if (others.some((climb) => has(climb.delivered, entry.seq))) return "Delivered";
@@ -222,6 +236,7 @@ export function stateOf(thread: Thread, entry: Entry, now: number): EntryState {
 /** What an entry shows in this conversation, whether one reads it or many. */
 export function standingOf(thread: Thread, entry: Entry, now: number): Standing {
   if (thread.kind === "direct") return { state: stateOf(thread, entry, now), count: null };
+  if (isSuperseded(entry)) return { state: "Superseded", count: null };
   const tally = tallyOf(thread, entry);
   const standing = standingIn(tally);
   const over = thread.expired.has(entry.seq) || (entry.expires_at !== null && Date.parse(entry.expires_at) <= now);
