@@ -917,7 +917,7 @@ impl<L: BrokerLink> Rim<L> {
                 let taken = self
                     .store
                     .operation(repeated.device, repeated.epoch, repeated.op)?;
-                let same = taken.is_none_or(|digest| digest == repeated.digest);
+                let same = repeated.content.is(taken);
                 self.core.handle_compared(repeated, same, now());
             }
             Output::Publish(device, frame) => {

@@ -166,6 +166,8 @@ pub struct Counters {
     pub entries_repeated: u64,
     /// Entries left for a later repetition because they would have opened a ninth range, or a stream or name too many.
     pub entries_over_bound: u64,
+    /// Entries left to be repeated, as the server has not yet acknowledged the operation of ours that they are said to be.
+    pub entries_put_off: u64,
     /// Times of reading that were forgotten because more than 32 of one stream waited: what was read then counts as read
     /// with what came next.
     pub reading_times_over_bound: u64,

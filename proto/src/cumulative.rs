@@ -211,6 +211,29 @@ impl Cumulative {
         }
     }
 
+    /// What is in both.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        let mut both = Self::through_to(self.through.min(other.through));
+        let mut theirs = other.runs().peekable();
+        for (first, last) in self.runs() {
+            while let Some(&(their_first, their_last)) = theirs.peek() {
+                both.insert_range(first.max(their_first), last.min(their_last));
+                if their_last > last {
+                    break;
+                }
+                theirs.next();
+            }
+        }
+        both
+    }
+
+    /// All runs, ascending.
+    fn runs(&self) -> impl Iterator<Item = (u64, u64)> {
+        let from_one = (self.through > 0).then_some((1, self.through));
+        from_one.into_iter().chain(self.above.iter().copied())
+    }
+
     /// Forgets what stands above `number`.
     pub fn truncate(&mut self, number: u64) {
         self.through = self.through.min(number);
@@ -268,6 +291,24 @@ mod tests {
                 }
                 prop_assert_eq!(Cumulative::from_wire(rest.through(), &rest.to_wire()), Ok(rest));
             }
+        }
+
+        #[test]
+        fn an_intersection_is_what_both_have(
+            one in prop::collection::vec((1u64..60, 0u64..6), 0..12),
+            other in prop::collection::vec((1u64..60, 0u64..6), 0..12),
+        ) {
+            let set = |ranges: Vec<(u64, u64)>| {
+                let mut set = Cumulative::default();
+                ranges.iter().for_each(|&(first, length)| set.insert_range(first, first + length));
+                set
+            };
+            let (one, other) = (set(one), set(other));
+            let mut expected = Cumulative::default();
+            for number in (1..70).filter(|&number| one.contains(number) && other.contains(number)) {
+                expected.insert(number);
+            }
+            prop_assert_eq!(one.intersection(&other), expected);
         }
 
         #[test]

@@ -48,7 +48,8 @@ pub use template::{
 pub use topic::{InvalidTopic, Topic, TopicPrefix};
 pub use track::{Grid, Line, LineOptions, Point, Pushed, Reckoning, Tick, TrackBatch, Velocity};
 pub use up::{
-    Body, ContentDigest, NumberedOperation, Operation, TEXT_BYTES_MAX, UpFrameError, number_operations,
+    Body, ContentDigest, NumberedOperation, Operation, TEXT_BYTES_MAX, UNDER_WAY_MAX, UpFrameError,
+    number_operations,
 };
 pub use window::Window;
 

@@ -5,9 +5,13 @@ use crate::wire::{self, RefusalReason};
 use crate::{BadFix, FRAME_BYTES_MAX, Fix, OpNumber, QuickReply, Seq, StreamId, TrackKind};
 use prost::Message;
 use sha2::{Digest, Sha256};
+use std::num::NonZeroU32;
 
 /// The longest text of an entry, in bytes of UTF-8.
 pub const TEXT_BYTES_MAX: usize = 4_096;
+
+/// Digests that a hello lists of what is under way; what stands beyond them is said again.
+pub const UNDER_WAY_MAX: usize = 32;
 
 /// A frame of which nothing can be applied. The connection stays; the sender is told the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -195,7 +199,8 @@ impl Operation {
 pub struct ContentDigest(pub [u8; 16]);
 
 impl ContentDigest {
-    fn of(operation: &wire::Operation) -> Self {
+    /// That of an operation, whatever its number and time.
+    pub fn of(operation: &wire::Operation) -> Self {
         let bare = wire::Operation {
             gap: 0,
             age_s: 0,
@@ -203,6 +208,12 @@ impl ContentDigest {
         };
         let digest = Sha256::digest(bare.encode_to_vec());
         Self(digest[..16].try_into().expect("SHA-256 has 32 bytes"))
+    }
+
+    /// Its first four bytes, little-endian, for the list of a hello, in which 0 stands for nothing: 1 where they are 0.
+    pub fn brief(self) -> NonZeroU32 {
+        let [first, second, third, fourth, ..] = self.0;
+        NonZeroU32::new(u32::from_le_bytes([first, second, third, fourth])).unwrap_or(NonZeroU32::MIN)
     }
 }
 
@@ -305,6 +316,15 @@ mod tests {
         assert_eq!(ContentDigest::of(&wire), ContentDigest::of(&repeated));
         let other = Operation::text(stream(4), "At the gate.").to_wire();
         assert_ne!(ContentDigest::of(&wire), ContentDigest::of(&other));
+    }
+
+    #[test]
+    fn a_brief_digest_is_never_the_one_that_stands_for_nothing() {
+        let mut digest = [9; 16];
+        digest[..4].copy_from_slice(&[0x78, 0x56, 0x34, 0x12]);
+        assert_eq!(ContentDigest(digest).brief().get(), 0x1234_5678);
+        digest[..4].fill(0);
+        assert_eq!(ContentDigest(digest).brief().get(), 1);
     }
 
     #[test]

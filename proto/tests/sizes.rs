@@ -8,7 +8,9 @@ use bytes::BytesMut;
 use prost::Message;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Publish, PublishProperties};
-use waypost_proto::{Cumulative, Fix, Motion, Operation, QuickReply, SessionTag, Stamp, StreamId, wire};
+use waypost_proto::{
+    Cumulative, Fix, Motion, Operation, QuickReply, SessionTag, Stamp, StreamId, UNDER_WAY_MAX, wire,
+};
 
 const ROUNDS: usize = 1_000;
 /// Sessions of up to a day.
@@ -300,6 +302,20 @@ fn sizes_of_frames_stay_within_the_table() {
             },
         )
         .check();
+    }
+}
+
+#[test]
+fn what_is_under_way_costs_a_hello_four_bytes_each_and_nothing_where_nothing_is() {
+    let hello = |first_under_way: u64, operations: usize| wire::Hello {
+        first_under_way,
+        under_way: vec![u32::MAX; operations],
+        ..Default::default()
+    };
+    assert_eq!(hello(0, 0).encoded_len(), 0);
+    // Numbers up to two million.
+    for (operations, most) in [(1, 10), (3, 18), (UNDER_WAY_MAX, 135)] {
+        assert_eq!(hello(2_097_151, operations).encoded_len(), most, "{operations}");
     }
 }
 

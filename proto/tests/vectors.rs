@@ -6,9 +6,9 @@
 use prost::Message;
 use serde_json::{Value, json};
 use waypost_proto::{
-    Author, Body, Cumulative, EntryBody, Fix, MembershipChange, Motion, Operation, QuickReply, ReceivedEntry,
-    SessionTag, Slot, SlotKind, Stamp, StreamId, Template, TrackKind, groups_digest, number_operations,
-    positions_digest, wire,
+    Author, Body, ContentDigest, Cumulative, EntryBody, Fix, MembershipChange, Motion, Operation, QuickReply,
+    ReceivedEntry, SessionTag, Slot, SlotKind, Stamp, StreamId, Template, TrackKind, groups_digest,
+    number_operations, positions_digest, wire,
 };
 
 const HELLO_MS: i64 = 1_764_000_000_123;
@@ -138,6 +138,8 @@ fn up_frames() -> Vec<(&'static str, wire::UpFrame)> {
         groups_digest: 0,
         boot: 0,
         uptime_ms: 0,
+        first_under_way: 0,
+        under_way: vec![],
     };
     let frame = |seconds| wire::UpFrame {
         stamp: stamp(93, seconds),
@@ -177,6 +179,24 @@ fn up_frames() -> Vec<(&'static str, wire::UpFrame)> {
                 hello: Some(wire::Hello {
                     boot: 0x89ab_cdef,
                     uptime_ms: 432_000_123,
+                    ..hello.clone()
+                }),
+                ..frame(0)
+            },
+        ),
+        (
+            "hello with operations under way",
+            wire::UpFrame {
+                hello: Some(wire::Hello {
+                    first_under_way: 1_234,
+                    // Nothing waits under 1,235.
+                    under_way: vec![
+                        ContentDigest::of(&text).brief().get(),
+                        0,
+                        ContentDigest::of(&Operation::reply(stream(4_711), quick_reply()).to_wire())
+                            .brief()
+                            .get(),
+                    ],
                     ..hello
                 }),
                 ..frame(0)
@@ -784,7 +804,8 @@ fn meaning_of_up(frame: &wire::UpFrame) -> Value {
             "incarnation": format!("{:016x}", hello.incarnation),
             "locale": hello.locale, "app": hello.app, "catalogue": hello.catalogue,
         })).map(|means| with("groups_digest", groups_of(frame), means))
-            .map(|means| with("steady_clock", steady_clock_of(frame), means)),
+            .map(|means| with("steady_clock", steady_clock_of(frame), means))
+            .map(|means| with("under_way", under_way_of(frame), means)),
         "positions": frame.positions.as_ref()
             .map(|positions| positions.cursors.iter().map(meaning_of_cursor).collect::<Vec<_>>()),
         "voids": frame.voids.iter().map(|void| json!({
@@ -824,6 +845,13 @@ fn groups_of(frame: &wire::UpFrame) -> Option<String> {
 fn steady_clock_of(frame: &wire::UpFrame) -> Option<Value> {
     let wire::Hello { boot, uptime_ms, .. } = frame.hello.as_ref()?;
     (*boot != 0).then(|| json!({ "boot": format!("{boot:08x}"), "uptime_ms": uptime_ms }))
+}
+
+fn under_way_of(frame: &wire::UpFrame) -> Option<Value> {
+    let hello = frame.hello.as_ref()?;
+    let digests = hello.under_way.iter().map(|digest| format!("{digest:08x}"));
+    (hello.first_under_way != 0)
+        .then(|| json!({ "first_op": hello.first_under_way, "digests": digests.collect::<Vec<_>>() }))
 }
 
 fn meaning_of_reply(reply: &QuickReply) -> Value {

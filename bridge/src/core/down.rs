@@ -658,7 +658,12 @@ impl Core {
         if std::mem::take(&mut session.ack_due)
             && let Some(ledger) = self.ledgers.get(&(device, session.epoch))
         {
-            let accepted = session.dispute.acknowledgeable(ledger.durable.clone());
+            let durable = ledger.durable.clone();
+            let accepted = if frame.welcome.is_some() && session.of_store.is_some() {
+                session.dispute.known_to_store(durable)
+            } else {
+                session.dispute.acknowledgeable(durable)
+            };
             frame.accepted_through = accepted.through();
             frame.accepted_ranges = accepted.to_wire_within(ACCEPTED_RANGES_MAX);
         }

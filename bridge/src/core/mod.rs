@@ -50,6 +50,7 @@ use audit::Refusals;
 pub(crate) use broadcasts::only_entry;
 use bytes::Bytes;
 use catalogue::Catalogue;
+pub use dispute::Content;
 use dispute::Outbox;
 use expiry::Expiries;
 pub(crate) use history::Told;
@@ -64,8 +65,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 use waypost_proto::wire::UpFrame;
 use waypost_proto::{
-    ContentDigest, Cumulative, DeviceId, Epoch, Generation, Incarnation, OpNumber, PersonId, Seq, SessionTag,
-    StreamId, wire,
+    Cumulative, DeviceId, Epoch, Generation, Incarnation, OpNumber, PersonId, Seq, SessionTag, StreamId, wire,
 };
 
 /// How many writes may be open before the rim stops taking input.
@@ -203,7 +203,7 @@ pub struct GroupFetch {
     pub limit: usize,
 }
 
-/// An operation that came again under a number that was taken.
+/// An operation that came again under a number that was taken, or is listed as under way there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repeated {
     /// From this device.
@@ -214,8 +214,8 @@ pub struct Repeated {
     pub epoch: Epoch,
     /// Its number.
     pub op: OpNumber,
-    /// What it says now.
-    pub digest: ContentDigest,
+    /// What it says now, or has there.
+    pub content: Content,
 }
 
 /// Settings of the core.
@@ -603,6 +603,17 @@ impl Core {
         self.outputs
             .push_back(Output::Write(ticket, std::mem::take(&mut self.changes)));
         Some(ticket)
+    }
+
+    /// What follows from all that was begun, and changes nothing itself.
+    fn after_writes(&mut self, effect: Effect) {
+        if !self.changes.is_empty() {
+            self.effects.push(effect);
+        } else if let Some((_, effects)) = self.pending.back_mut() {
+            effects.push(effect);
+        } else {
+            self.take_effect(effect);
+        }
     }
 
     fn log_event(&mut self, kind: EventKind, now: Now) {

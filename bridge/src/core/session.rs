@@ -1,6 +1,6 @@
 //! Sessions: from a device's hello to the next one, or to the end of its connection.
 
-use super::dispute::{Dispute, Outbox, Trust};
+use super::dispute::{Dispute, Outbox, Trust, listed};
 use super::down::Item;
 use super::horizon::Horizon;
 use super::pages::Paging;
@@ -202,6 +202,13 @@ impl Session {
         }
     }
 
+    /// The device goes on as if its outbox were not forked: that it is was told and got lost.
+    pub(super) fn repeat_fork(&mut self) {
+        if self.welcome == Welcome::Said {
+            self.forked_op = self.dispute.first_open();
+        }
+    }
+
     /// Everything unacknowledged has to go again.
     pub(super) fn rewind(&mut self) {
         let streams: BTreeSet<StreamId> = self.flows.keys().copied().collect();
@@ -379,14 +386,15 @@ impl Core {
         }
         self.end_session(device);
         let before = self.outboxes.get(&(device, epoch)).copied();
-        let outbox = Outbox::greeted(before, tag);
+        let (outbox, is_news) = Outbox::greeted(before, tag);
         self.outboxes.insert((device, epoch), outbox);
+        let (listed, trust) = listed(hello);
         let trust = if outbox.is_doubled() {
             Trust::Session
         } else {
-            Trust::Outbox
+            trust
         };
-        if outbox.is_doubled() && !before.is_some_and(Outbox::is_doubled) {
+        if is_news {
             self.log_event(EventKind::DeviceForked(device), now);
         }
         let of_store = self.other_store(hello);
@@ -435,6 +443,7 @@ impl Core {
             repeat_after: self.options.repeat_min,
         };
         self.sessions.insert(device, session);
+        self.compare_listed(device, tag, epoch, listed);
         let known = self.newest_device(device)?.clone();
         let app = (!hello.app.is_empty()).then(|| hello.app.chars().take(64).collect());
         let changed = Device {

@@ -186,11 +186,8 @@ impl World {
                             .store
                             .operation(repeated.device, repeated.epoch, repeated.op)
                             .unwrap();
-                        self.core.handle_compared(
-                            repeated,
-                            taken.is_none_or(|d| d == repeated.digest),
-                            self.now,
-                        );
+                        self.core
+                            .handle_compared(repeated, repeated.content.is(taken), self.now);
                     }
                     Output::Publish(device, frame) => {
                         self.sent.push((device, wire::DownFrame::decode(frame).unwrap()));
@@ -1026,13 +1023,17 @@ fn any_up() -> impl Strategy<Value = wire::UpFrame> {
             ..Default::default()
         },
     );
-    let hello =
-        (0u64..3, any::<u64>(), 0u64..2).prop_map(|(epoch, device_ms, positions_digest)| wire::Hello {
+    let under_way = (0u64..9, prop::collection::vec(0u32..3, 0..4));
+    let hello = (0u64..3, any::<u64>(), 0u64..2, under_way).prop_map(
+        |(epoch, device_ms, positions_digest, (first_under_way, under_way))| wire::Hello {
             epoch,
             device_ms,
             positions_digest,
+            first_under_way,
+            under_way,
             ..Default::default()
-        });
+        },
+    );
     let void = (0u64..9, 0u32..4).prop_map(|(first_op, count)| wire::VoidRange {
         first_op,
         count,

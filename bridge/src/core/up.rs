@@ -1,14 +1,15 @@
 //! What devices say: operations, each applied once, and how far their cursors have come.
 
 use super::dispute::Held;
-use super::session::Phase;
-use super::{Core, Effect, Ledger, Now, Output, Repeated};
+use super::session::{Phase, Session};
+use super::{Content, Core, Effect, Ledger, Now, Output, Repeated};
 use crate::entry::{Author, Entry, EntryBody, Moment, Rung};
 use crate::event::EventKind;
 use crate::store::{Change, MemberCursor};
 use crate::stream::{Member, StreamKind};
 use prost::Message;
 use sha2::{Digest, Sha256};
+use std::num::NonZeroU32;
 use waypost_proto::wire::{self, RefusalReason, VoidReason};
 use waypost_proto::{
     Body, Cumulative, DeviceId, Epoch, Fix, NumberedOperation, OpNumber, Operation, Seq, SessionTag, Stamp,
@@ -82,7 +83,10 @@ impl Core {
             .hello
             .as_ref()
             .is_some_and(|hello| self.other_store(hello).is_some());
-        if session.phase != Phase::Forked && !of_other_store {
+        if session.phase == Phase::Forked {
+            // It has not heard of it.
+            self.in_session(device, stamp.tag, Session::repeat_fork);
+        } else if !of_other_store {
             self.take_frame(device, stamp, frame, recalled, now);
         }
         self.commit();
@@ -90,7 +94,13 @@ impl Core {
 
     /// The answer to [`Output::Compare`]: whether the repeated operation is the one that was taken.
     pub fn handle_compared(&mut self, repeated: Repeated, same: bool, now: Now) {
-        let Repeated { device, tag, op, .. } = repeated;
+        let Repeated {
+            device,
+            tag,
+            epoch,
+            op,
+            content,
+        } = repeated;
         if same {
             metrics::counter!("waypost_bridge_operations_repeated_total").increment(1);
             let mut held = Vec::new();
@@ -116,8 +126,11 @@ impl Core {
             session.phase = Phase::Forked;
             session.dispute.lose();
             session.gathered.clear();
-            self.effects.push(Effect::Forked { device, tag, op });
-            self.log_event(EventKind::DeviceForked(device), now);
+            let outbox = self.outboxes.get_mut(&(device, epoch));
+            if outbox.is_some_and(|outbox| outbox.differs(op, content)) {
+                self.log_event(EventKind::DeviceForked(device), now);
+            }
+            self.after_writes(Effect::Forked { device, tag, op });
             self.commit();
         }
     }
@@ -135,13 +148,52 @@ impl Core {
             return;
         };
         let tag = session.tag;
-        for (op, digest) in session.dispute.durable(first, last) {
+        for (op, content) in session.dispute.durable(first, last) {
             self.outputs.push_back(Output::Compare(Repeated {
                 device,
                 tag,
                 epoch,
                 op,
-                digest,
+                content,
+            }));
+        }
+    }
+
+    /// Has what a hello lists as under way compared with what was taken under the numbers, before anything is acknowledged.
+    pub(super) fn compare_listed(
+        &mut self,
+        device: DeviceId,
+        tag: SessionTag,
+        epoch: Epoch,
+        listed: Vec<(OpNumber, NonZeroU32)>,
+    ) {
+        for (op, brief) in listed {
+            if self.is_taken(device, epoch, op) {
+                self.compare(device, tag, epoch, op, Content::Listed(brief));
+            }
+        }
+    }
+
+    /// Has an operation compared with the one that was taken, as soon as that is on disk.
+    fn compare(&mut self, device: DeviceId, tag: SessionTag, epoch: Epoch, op: OpNumber, content: Content) {
+        let ledger = self.ledgers.get(&(device, epoch));
+        let is_durable = ledger.is_some_and(|ledger| ledger.durable.contains(op.number()));
+        let Some(session) = self.sessions.get_mut(&device) else {
+            return;
+        };
+        // While it is still being written, its acknowledgement is under way. Where another session has said it, it may be
+        // something else.
+        if !is_durable && !session.dispute.has_taken(op) {
+            session.dispute.open_until_durable(op, content);
+        }
+        if is_durable {
+            session.dispute.open(op);
+            self.outputs.push_back(Output::Compare(Repeated {
+                device,
+                tag,
+                epoch,
+                op,
+                content,
             }));
         }
     }
@@ -237,27 +289,9 @@ impl Core {
             content,
         } = operation;
         let ledger = self.ledgers.entry((device, epoch)).or_default();
-        let (through, is_durable) = (ledger.staged.through(), ledger.durable.contains(op.number()));
+        let through = ledger.staged.through();
         if self.is_taken(device, epoch, op) {
-            let Some(session) = self.sessions.get_mut(&device) else {
-                return;
-            };
-            // While it is still being written, its acknowledgement is under way. Where another session has said it, it may be
-            // something else.
-            if !is_durable && !session.dispute.has_taken(op) {
-                session.dispute.open_until_durable(op, digest);
-            }
-            if is_durable {
-                session.dispute.open(op);
-                self.outputs.push_back(Output::Compare(Repeated {
-                    device,
-                    tag,
-                    epoch,
-                    op,
-                    digest,
-                }));
-            }
-            return;
+            return self.compare(device, tag, epoch, op, Content::Said(digest));
         }
         if op.number() > through.saturating_add(OP_AHEAD_MAX) {
             return self.refuse(device, Some(op), RefusalReason::BadNumber);

@@ -2,7 +2,7 @@
 
 use super::clock::nearest_second;
 use super::inbox::Early;
-use super::outbox::{Lane, Outbox};
+use super::outbox::{Lane, Outbox, UnderWay};
 use super::server_clock::ServerClock;
 use super::session::{Hello, InStep, Positions, SessionState};
 use super::voids::VOIDS_APART_MAX;
@@ -47,8 +47,8 @@ impl Core {
         let frame = match self.session.state {
             SessionState::Offline | SessionState::Waiting { .. } => return None,
             SessionState::Greeting => {
-                let hello = self.say_hello(now)?;
-                self.compose_hello(hello, now)
+                let (hello, under_way) = self.say_hello(now)?;
+                self.compose_hello(hello, under_way, now)
             }
             SessionState::InStep(session) => self.compose(session, now)?,
         };
@@ -68,7 +68,7 @@ impl Core {
         Some(Outgoing { payload, qos })
     }
 
-    fn compose_hello(&mut self, hello: Hello, now: Now) -> wire::UpFrame {
+    fn compose_hello(&mut self, hello: Hello, under_way: UnderWay, now: Now) -> wire::UpFrame {
         let known = self.claim_in_hello();
         let mut frame = wire::UpFrame {
             stamp: Stamp::of(hello.tag).to_wire(),
@@ -83,6 +83,8 @@ impl Core {
                 groups_digest: known.groups_digest,
                 boot: hello.at.steady.boot.number(),
                 uptime_ms: hello.at.reading().ms,
+                first_under_way: under_way.first,
+                under_way: under_way.digests,
             }),
             ..wire::UpFrame::default()
         };

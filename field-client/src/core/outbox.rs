@@ -11,9 +11,10 @@ use super::clock::{Moment, Now};
 use super::server_clock::ServerClock;
 use super::write::{Home, Makes, PostId, Progress, StoredOperation};
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 use waypost_proto::wire::{self, RefusalReason};
-use waypost_proto::{Cumulative, OpNumber, Seq, StreamId};
+use waypost_proto::{ContentDigest, Cumulative, OpNumber, Seq, StreamId, UNDER_WAY_MAX};
 
 /// Contents that are kept in memory; beyond it they are read from the store when their turn comes.
 pub(crate) const CONTENT_BYTES_MAX: usize = 1_000_000;
@@ -66,6 +67,8 @@ pub(crate) struct Item {
     pub(crate) state: State,
     /// Whether the server may have seen it: sent by this process, or stored by an earlier one.
     pub(crate) may_be_known: bool,
+    /// Tells its content from another one; `None` while the content has to be read again.
+    digest: Option<NonZeroU32>,
     /// What is known of it where it is history that may be thinned out.
     pub(crate) trail: Option<Trail>,
     /// Seconds after which nobody needs it any more; 0 for never.
@@ -76,6 +79,25 @@ pub(crate) struct Item {
     loading: bool,
     /// Boxed, as most items have none in memory.
     content: Option<Box<wire::Operation>>,
+}
+
+/// What the server may have seen and has not acknowledged, as a hello says it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct UnderWay {
+    /// 0 where nothing is.
+    pub(crate) first: u64,
+    /// For consecutive numbers from there; 0 where nothing waits.
+    pub(crate) digests: Vec<u32>,
+}
+
+impl UnderWay {
+    /// From here on the device has listed nothing that is under way.
+    pub(crate) fn end(&self) -> u64 {
+        match self.first {
+            0 => u64::MAX,
+            first => first.saturating_add(self.digests.len() as u64),
+        }
+    }
 }
 
 /// A track of where the device has been, without its fixes. A recording has none: it is on file under a name that
@@ -217,8 +239,10 @@ impl Outbox {
         };
         item.home = Home::Settled;
         item.stream = Some(stream);
+        item.digest = None;
         if let Some(content) = &mut item.content {
             content.stream = stream.number();
+            item.digest = Some(ContentDigest::of(content).brief());
         }
         self.make_ready_if_due(id);
     }
@@ -243,9 +267,35 @@ impl Outbox {
         self.accepted.iter().map(|(&op, &id)| (op, id))
     }
 
-    /// Those that the server may know and that `set` covers, in the order of their numbers.
-    pub(crate) fn covered_by(&self, set: &Cumulative) -> Vec<PostId> {
-        let mut covered = Vec::new();
+    /// What a hello lists: the first number that the server may have seen, and for it and those after it what waits there. The
+    /// list ends where a content would have to be read first.
+    pub(crate) fn under_way(&self) -> UnderWay {
+        let waiting = || {
+            let items = self.waiting.iter();
+            items.filter_map(|(&op, id)| Some((op.number(), self.items.get(id)?)))
+        };
+        let Some((first, _)) = waiting().find(|(_, item)| item.may_be_known) else {
+            return UnderWay::default();
+        };
+        let mut digests = Vec::new();
+        for (number, item) in waiting().skip_while(|&(number, _)| number < first) {
+            let place = (number - first) as usize;
+            if place >= UNDER_WAY_MAX || (item.may_be_known && item.digest.is_none()) {
+                break;
+            }
+            // What is not on disk yet is said nowhere.
+            let is_said = item.may_be_known || item.state == State::Ready;
+            if let Some(digest) = item.digest.filter(|_| is_said) {
+                digests.resize(place, 0);
+                digests.push(digest.get());
+            }
+        }
+        UnderWay { first, digests }
+    }
+
+    /// Those that `set` covers, in the order of their numbers.
+    pub(crate) fn covered_by(&self, set: &Cumulative) -> Vec<(PostId, &Item)> {
+        let mut covered: Vec<PostId> = Vec::new();
         let mut next = self.waiting.iter().next().map(|(&op, _)| op.number());
         // Jumps over what is not covered: the cost is that of what is found, not of what waits.
         while let Some(from) = next {
@@ -267,8 +317,8 @@ impl Outbox {
                     .map(|(&op, _)| op.number());
             }
         }
-        covered.retain(|id| self.items.get(id).is_some_and(|item| item.may_be_known));
-        covered
+        let items = covered.into_iter().map(|id| (id, self.items.get(&id)));
+        items.filter_map(|(id, item)| Some((id, item?))).collect()
     }
 
     /// The server has it. Returns when it was sent, where it was sent exactly once.
@@ -309,6 +359,7 @@ impl Outbox {
             may_be_known: true,
             stored: false,
             loading: false,
+            digest: None,
             content: None,
             ..item
         };
@@ -318,6 +369,7 @@ impl Outbox {
     /// What waits is read from the store again, where it was changed.
     pub(crate) fn forget_contents(&mut self) {
         for item in self.items.values_mut() {
+            item.digest = None;
             if item.content.take().is_some() {
                 self.content_bytes -= item.bytes;
             }
@@ -397,6 +449,11 @@ impl Outbox {
         }
     }
 
+    /// Whether it rode with the hello or was sent since.
+    pub(crate) fn is_of_session(&self, item: &Item) -> bool {
+        matches!(item.state, State::Sent { session, .. } if session == self.session)
+    }
+
     /// The hello is answered: what was sent before it is due again; what rode with it came with it.
     pub(crate) fn repeat_earlier_sessions(&mut self) {
         let present = self.session;
@@ -466,6 +523,7 @@ impl Outbox {
             return false;
         }
         self.content_bytes += item.bytes;
+        item.digest = Some(ContentDigest::of(&content).brief());
         item.content = Some(Box::new(content));
         true
     }
@@ -495,6 +553,7 @@ impl Outbox {
         self.content_bytes -= freed;
         self.waiting_bytes -= item.bytes as u64;
         item.bytes = content.encoded_len();
+        item.digest = Some(ContentDigest::of(content).brief());
         self.waiting_bytes += item.bytes as u64;
         item.trail = Trail::of(content).map(|trail| Trail {
             error_m: error_m as f32,
@@ -655,6 +714,7 @@ impl Item {
             done: stored.done,
             state: State::Held,
             may_be_known: false,
+            digest: Some(ContentDigest::of(&stored.content).brief()),
             expires_in_s: stored.content.expires_in_s,
             supersedes: Seq::new(stored.content.supersedes),
             stored: false,

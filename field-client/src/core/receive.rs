@@ -1,7 +1,7 @@
 //! What comes: one frame of the server, taken in as one write.
 
 use super::inbox::Admission;
-use super::outbox::{self, Lane};
+use super::outbox::{Item, Lane, Outbox};
 use super::session::{Hello, InStep, Positions, SessionState};
 use super::write::Batch;
 use super::{
@@ -55,6 +55,24 @@ struct Arrived {
 enum Origin {
     Ours,
     Forked,
+}
+
+/// To what numbers of operations are told to be accepted.
+#[derive(Debug, Clone, Copy)]
+enum Told {
+    /// To a hello: for what it lists, and what rode with it.
+    ToHello(Hello),
+    /// To what the session has said.
+    ToSession,
+}
+
+impl Told {
+    fn is_of(self, item: &Item, outbox: &Outbox) -> bool {
+        match self {
+            Self::ToHello(hello) => item.op.number() < hello.listed_below || outbox.is_of_session(item),
+            Self::ToSession => true,
+        }
+    }
 }
 
 impl Core {
@@ -201,16 +219,25 @@ impl Core {
         let mut origin = Origin::Ours;
         match Cumulative::from_wire(frame.accepted_through, &frame.accepted_ranges) {
             Ok(mut accepted) => {
-                // Above a fork the numbers are those of another outbox.
                 if frame.forked_op > 0 {
-                    accepted.truncate(frame.forked_op - 1);
+                    // What runs across a fork is another outbox's above it; what stands apart was compared.
+                    if accepted.contains(frame.forked_op) {
+                        accepted.truncate(frame.forked_op - 1);
+                    }
                     origin = Origin::Forked;
                 } else if accepted.highest() >= self.next_op {
                     // This outbox has never given such a number: its disk was put back.
                     accepted.truncate(self.next_op - 1);
                     origin = Origin::Forked;
                 }
-                self.accept(&accepted, &mut batch, now);
+                // A restored store says all that it has. What the hello does not list is said again to be compared.
+                let told = match frame.welcome {
+                    Some(_) => Told::ToHello(session.hello),
+                    None => Told::ToSession,
+                };
+                if self.accept(&accepted, told, &mut batch, now) == Origin::Forked {
+                    origin = Origin::Forked;
+                }
             }
             Err(_) => self.counters.frames_unreadable += 1,
         }
@@ -263,9 +290,16 @@ impl Core {
         }
     }
 
-    /// Operations on the server's disk.
-    fn accept(&mut self, accepted: &Cumulative, batch: &mut Batch, now: Now) {
-        let covered = self.outbox.covered_by(accepted);
+    /// Operations on the server's disk. What the server cannot have seen is another outbox's there.
+    fn accept(&mut self, accepted: &Cumulative, told: Told, batch: &mut Batch, now: Now) -> Origin {
+        let (mut covered, mut origin) = (Vec::new(), Origin::Ours);
+        for (id, item) in self.outbox.covered_by(accepted) {
+            if !item.may_be_known {
+                origin = Origin::Forked;
+            } else if told.is_of(item, &self.outbox) {
+                covered.push(id);
+            }
+        }
         let before = self.outbox.inflight_bytes(Lane::Track);
         let sent: Vec<Instant> = covered
             .into_iter()
@@ -293,6 +327,7 @@ impl Core {
             self.voids.remove(&first);
             batch.mutations.push(Mutation::ClearVoid(first));
         }
+        origin
     }
 
     /// Returns when it was sent, where it was sent exactly once.
@@ -302,7 +337,7 @@ impl Core {
             self.repetition
                 .measured(now.mono.saturating_duration_since(sent_once));
         }
-        let makes = self.outbox.item(id).map_or(Makes::Nothing, outbox::Item::makes);
+        let makes = self.outbox.item(id).map_or(Makes::Nothing, Item::makes);
         batch.effects.push(Effect::Accepted { id, makes });
         self.keep(id, batch, now);
         if makes == Makes::Entry {
@@ -378,6 +413,14 @@ impl Core {
             {
                 // The server has an operation of this epoch that this outbox never sent.
                 origin = Origin::Forked;
+                continue;
+            }
+            if let ReceivedEntry::Own { op } = entry
+                && self.outbox.waiting(op).is_some()
+                && op.number() >= self.listed_below()
+            {
+                // Of what the hello did not list the server may not have compared anything yet.
+                self.counters.entries_put_off += 1;
                 continue;
             }
             match self.inbox.admit(stream, seq, now) {
@@ -558,6 +601,14 @@ impl Core {
                 self.repetition
                     .measured(now.mono.saturating_duration_since(reported));
             }
+        }
+    }
+
+    /// From this number on, only what the session has said and the server acknowledges is known to be compared.
+    fn listed_below(&self) -> u64 {
+        match self.session.state {
+            SessionState::InStep(session) => session.hello.listed_below,
+            _ => u64::MAX,
         }
     }
 

@@ -125,6 +125,9 @@ impl Core {
         kept: Option<KeptOperation>,
         batch: &mut Batch,
     ) -> bool {
+        if self.outbox.waiting(op).is_some() {
+            return true;
+        }
         if let Some(id) = waiting {
             self.outbox.offer_again(id);
             batch.mutations.push(Mutation::DropKept(op));

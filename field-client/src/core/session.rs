@@ -1,6 +1,7 @@
 //! Where the device stands with the server: no connection, a hello to be sent, sent, or answered.
 
 use super::compose::FRAME_BYTES_TARGET;
+use super::outbox::UnderWay;
 use super::write::Batch;
 use super::{Contact, Core, Mutation, Now, SESSION_MAX};
 use std::time::{Duration, Instant};
@@ -44,6 +45,8 @@ pub(super) struct Hello {
     pub(super) tag: SessionTag,
     /// The base of all relative times of the session.
     pub(super) at: Now,
+    /// From this number on it has listed nothing that is under way.
+    pub(super) listed_below: u64,
 }
 
 /// A session that the server has answered.
@@ -198,16 +201,21 @@ impl Core {
     }
 
     /// The hello is in a frame that leaves now. `None` where its tag is not yet on disk.
-    pub(super) fn say_hello(&mut self, now: Now) -> Option<Hello> {
+    pub(super) fn say_hello(&mut self, now: Now) -> Option<(Hello, UnderWay)> {
         let tag = self.session.usable_tag()?;
         self.outbox.begin_session();
         self.session.reserved = None;
         self.session.last_hello = Some(now.mono);
-        let hello = Hello { tag, at: now };
+        let under_way = self.outbox.under_way();
+        let hello = Hello {
+            tag,
+            at: now,
+            listed_below: under_way.end(),
+        };
         let repeat = now.mono + self.repetition.interval();
         self.session.state = SessionState::Waiting { hello, repeat };
         self.counters.hellos += 1;
-        Some(hello)
+        Some((hello, under_way))
     }
 
     /// The server has answered `hello`.

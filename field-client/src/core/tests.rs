@@ -7,6 +7,7 @@ mod known;
 mod pages;
 mod pair;
 mod restored;
+mod under_way;
 
 use super::harness::{Device, Disk, device_id, op, own, run, seq, stream, text, to_office, urgent};
 use super::outbox::CONTENT_BYTES_MAX;

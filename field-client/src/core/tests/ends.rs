@@ -302,6 +302,7 @@ fn a_device_supersedes_and_ends_its_own_words_alike() {
     device.pass(10 * SECOND);
     device.receive(&entries(&device, vec![own(4, 1, 1)]));
     device.post(text(stream(4), "two"));
+    device.receive(&accepted(&device, 2));
     device.post(instead_of(2, "three"));
     device.receive(&accepted(&device, 3));
     device.receive(&entries(&device, vec![own(4, 2, 2)]));

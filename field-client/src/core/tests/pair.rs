@@ -298,6 +298,11 @@ impl World {
                     let found = self.store.find_old(&look).unwrap();
                     self.bridge.handle_found(&look, found);
                 }
+                Output::Compare(repeated) => {
+                    let taken = self.store.operation(repeated.device, repeated.epoch, repeated.op);
+                    let same = repeated.content.is(taken.unwrap());
+                    self.bridge.handle_compared(repeated, same, now);
+                }
                 Output::Publish(to, frame) if to == us() => self.publish(Way::Down, frame.into(), true),
                 // What the other device gets goes another way.
                 _ => {}

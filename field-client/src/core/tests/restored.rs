@@ -74,6 +74,7 @@ fn a_device_with_a_past() -> Device {
     device.in_step();
     device.receive(&entries(&device, vec![run(4, 1, &["a", "b"])]));
     device.post(text(stream(4), "mine 1"));
+    device.receive(&accepted(&device, 1));
     device.post(text(stream(4), "mine 2"));
     device.post(Draft::track(
         vec![Fix::from_degrees(1, 2.0, 3.0).unwrap()],
