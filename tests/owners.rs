@@ -385,6 +385,84 @@ async fn everything_that_two_clones_of_a_tablet_say_arrives_once_and_the_adminis
     assert_eq!(identities.len(), entries.len());
 }
 
+/// A tablet, closed, and the credentials of a clone of it with a state folder of its own.
+async fn a_tablet_and_its_clone(scene: &Scene) -> PathBuf {
+    let mut tablet = Chatter::start(&scene.credentials);
+    says(&mut tablet, "before").await;
+    tablet.close().await;
+    let clone = scene.server.folder().join("clone.json");
+    std::fs::copy(&scene.credentials, &clone).unwrap();
+    copy_folder(&scene.state(), &clone.with_extension("state"));
+    clone
+}
+
+/// Says something while there is no server, and ends: the next process cannot know whether it was sent.
+async fn says_to_nobody(credentials: &Path, text: &str) {
+    let mut chatter = Chatter::start(credentials);
+    chatter.say(text).await;
+    hears(&mut chatter, |heard| heard["stored"] == text).await;
+    chatter.close().await;
+}
+
+/// Both have said what they said, once, and one fork was told.
+async fn nothing_is_lost_and_one_fork_is_told(scene: &Scene, mut clone: Chatter) {
+    scene
+        .until_said(&["before", "of the tablet", "of the clone"])
+        .await;
+    scene.until_forked().await;
+    says(&mut clone, "goes on").await;
+    has_the_history(&mut clone, scene).await;
+    assert_eq!(
+        scene.texts().await,
+        ["before", "of the tablet", "of the clone", "goes on"]
+    );
+    let page = scene
+        .server
+        .read(&scene.token, "/events?after=&types=waypost.device.forked")
+        .await;
+    assert_eq!(page["items"].as_array().unwrap().len(), 1, "{page}");
+    clone.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_of_a_clone_from_before_its_restart_arrive_though_the_server_has_forgotten_the_tablets_tags() {
+    let mut scene = Scene::set(None).await;
+    let clone = a_tablet_and_its_clone(&scene).await;
+    let mut tablet = Chatter::start(&scene.credentials);
+    says(&mut tablet, "of the tablet").await;
+    tablet.close().await;
+    scene.server.kill();
+    says_to_nobody(&clone, "of the clone").await;
+    tokio::task::block_in_place(|| scene.server.restart());
+    nothing_is_lost_and_one_fork_is_told(&scene, Chatter::start(&clone)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_of_a_clone_from_before_its_restart_arrive_though_its_tag_is_later_than_the_tablets() {
+    let mut scene = Scene::set(None).await;
+    let clone = a_tablet_and_its_clone(&scene).await;
+    for number in 0..3 {
+        let text = format!("down {number}");
+        let mut idle = Chatter::start(&clone);
+        scene.post(&text).await;
+        sees(&mut idle, &text).await;
+        idle.close().await;
+    }
+    scene.server.kill();
+    says_to_nobody(&clone, "of the clone").await;
+    tokio::task::block_in_place(|| scene.server.restart());
+    let mut tablet = Chatter::start(&scene.credentials);
+    says(&mut tablet, "of the tablet").await;
+    tablet.close().await;
+    let clone = Chatter::start(&clone);
+    scene.until_said(&["of the clone"]).await;
+    let texts = scene.texts().await;
+    for text in ["of the tablet", "of the clone"] {
+        assert_eq!(texts.iter().filter(|said| *said == text).count(), 1, "{texts:?}");
+    }
+    clone.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_device_whose_disk_went_back_a_day_loses_nothing_and_says_nothing_twice() {
     let scene = Scene::set(None).await;
