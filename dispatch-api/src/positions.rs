@@ -84,7 +84,7 @@ impl From<&Position> for PositionJson {
 }
 
 impl From<&Position> for MeasuredJson {
-    fn from(Position { fix, received_ms }: &Position) -> Self {
+    fn from(Position { fix, received_ms, .. }: &Position) -> Self {
         Self {
             speed_mps: fix.motion.speed_cmps.map(|cmps| f64::from(cmps) / 100.0),
             course_deg: fix.motion.course_ddeg.map(|ddeg| f64::from(ddeg) / 10.0),

@@ -75,7 +75,7 @@ struct DeviceJson<'a> {
 struct Attributes {}
 
 impl<'a> ForwardJson<'a> {
-    pub(crate) fn new(view: &'a DeviceView, Position { fix, received_ms }: &Position) -> Self {
+    pub(crate) fn new(view: &'a DeviceView, Position { fix, received_ms, .. }: &Position) -> Self {
         let device = &view.device;
         Self {
             position: PositionJson {

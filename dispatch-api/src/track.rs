@@ -254,10 +254,7 @@ mod tests {
             name: "A & <B>\u{1}".to_owned(),
             fixes: fixes
                 .into_iter()
-                .map(|fix| Position {
-                    fix,
-                    received_ms: 1_000,
-                })
+                .map(|fix| Position::measured(fix, 1_000))
                 .collect(),
             next,
         }

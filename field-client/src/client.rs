@@ -8,7 +8,7 @@ use crate::incoming::Offered;
 use crate::options::InvalidOption;
 use crate::status::LinkState;
 use crate::store::StoreError;
-use crate::{Entries, Entry, Group, NetworkName, Options, OutboxBounds, Status};
+use crate::{Entries, Entry, Group, NetworkName, Options, OutboxBounds, Policy, Status};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -393,7 +393,25 @@ impl Client {
         }
     }
 
-    /// Takes a fix for the history. Fixes are stored as tracks of [`Options::track_fixes`], and none waits longer
+    /// Takes a fix, for the history and as where the device is: what is said of it, and when, follows from
+    /// [`Options::policy`] and from what the office believes. A power cut may cost the last 30 s.
+    ///
+    /// # Errors
+    /// [`PostError::BadFix`]; [`PostError::HistoryFull`] where the outbox takes no more positions: what is to be said waits.
+    pub async fn fix(&self, fix: Fix) -> Result<(), PostError> {
+        check(&fix)?;
+        self.ask(|reply| Command::Fix { fix, reply }).await?
+    }
+
+    /// Asks for more or less of where the device is, until the client is closed.
+    ///
+    /// # Errors
+    /// As [`fix`](Self::fix).
+    pub async fn set_policy(&self, policy: Policy) -> Result<(), PostError> {
+        self.ask(|reply| Command::Policy { policy, reply }).await?
+    }
+
+    /// Takes a fix for the history alone. Fixes are stored as tracks of [`Options::track_fixes`], and none waits longer
     /// than [`Options::track_age`]: that much a power cut may cost.
     ///
     /// # Errors

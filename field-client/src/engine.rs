@@ -25,7 +25,7 @@ use crate::packet::Version;
 use crate::store::{OtherDevice, RedbEngine, Store, StoreError};
 use crate::tls::Tls;
 use crate::writer::{self, Done, JOBS_MAX, Job, Why};
-use crate::{Credentials, Entry, LinkState, NetworkName, Options, Secret, Status};
+use crate::{Credentials, Entry, LinkState, NetworkName, Options, Policy, Secret, Status};
 use outcomes::Outcomes;
 use recorder::Recorder;
 use sleep::{LINK_LOOK_EVERY, Sleep};
@@ -76,6 +76,14 @@ pub(crate) enum Command {
     WaitDrained(oneshot::Sender<()>),
     Record {
         fix: Fix,
+        reply: oneshot::Sender<Result<(), PostError>>,
+    },
+    Fix {
+        fix: Fix,
+        reply: oneshot::Sender<Result<(), PostError>>,
+    },
+    Policy {
+        policy: Policy,
         reply: oneshot::Sender<Result<(), PostError>>,
     },
     Flush(oneshot::Sender<Result<(), PostError>>),
@@ -138,6 +146,7 @@ pub(crate) async fn start(
         inflight_bytes_max: options.inflight_bytes_max,
         locale: options.locale.clone(),
         app: options.app.clone(),
+        policy: options.policy,
     };
     let opening = tokio::task::spawn_blocking(move || open(&state_dir, config));
     let (store, core, paths) = opening.await.map_err(|error| {
@@ -555,7 +564,10 @@ impl Engine {
             Command::Outcome { id, reply } => {
                 let _ = reply.send(self.outcome(id));
             }
-            Command::WaitDrained(reply) => self.drained.push(reply),
+            Command::WaitDrained(reply) => {
+                self.core.hurry();
+                self.drained.push(reply);
+            }
             Command::Record { fix, reply } => {
                 let track = self.recorder.record(fix, now.mono);
                 match track {
@@ -565,7 +577,21 @@ impl Engine {
                     }
                 }
             }
-            Command::Flush(reply) => self.flush_track(now, Some(reply)),
+            Command::Fix { fix, reply } => {
+                let taken = self.core.fix(fix, now);
+                answer(reply, taken);
+            }
+            Command::Policy { policy, reply } => {
+                let taken = self.core.set_policy(policy, now);
+                answer(reply, taken);
+            }
+            Command::Flush(reply) => match self.core.flush_fixes(now) {
+                Ok(()) => self.flush_track(now, Some(reply)),
+                Err(why) => match refusal(why) {
+                    Some(error) => drop(reply.send(Err(error))),
+                    None => self.held = Some(Command::Flush(reply)),
+                },
+            },
             Command::Live(fix) => self.core.live(fix),
             Command::MarkShown { stream, seq, reply } => {
                 let ticket = self.core.mark_shown(stream, seq, now);
@@ -1016,6 +1042,8 @@ impl Engine {
 
     /// Stores what waits in memory and says good-bye.
     async fn close(&mut self) {
+        // Where there is no room for what is in hand, it is on disk nevertheless, but for the last seconds.
+        let _ = self.core.flush_fixes(now());
         self.flush_track(now(), None);
         self.wish = LinkWish::Paused;
         self.drain();
@@ -1124,6 +1152,15 @@ fn refusal(why: NotTaken) -> Option<PostError> {
             Some(PostError::OutboxFull { ops, bytes, bounds })
         }
     }
+}
+
+/// Positions that have to wait for history to be thinned wait in the core: nobody else has to.
+fn answer(reply: oneshot::Sender<Result<(), PostError>>, taken: Result<(), NotTaken>) {
+    let answer = match taken.map_err(refusal) {
+        Ok(()) | Err(None) => Ok(()),
+        Err(Some(error)) => Err(error),
+    };
+    let _ = reply.send(answer);
 }
 
 /// The next event of a link that may not be there.

@@ -54,6 +54,8 @@ mod race;
 mod status;
 mod store;
 mod tls;
+#[doc(hidden)]
+pub mod virtual_device;
 mod websocket;
 mod writer;
 
@@ -61,7 +63,7 @@ pub use catalogue::{BadReply, Catalogue, ReplyWords};
 pub use client::{
     Client, ClientError, Message, OpenError, Outcome, PostError, Posted, Refused, ReplyMessage, Urgency,
 };
-pub use core::PostId;
+pub use core::{History, Policy, PostId};
 pub use credentials::{Authority, Credentials, CredentialsError, Scheme, Secret, ServerAddress};
 pub use earlier::EarlierError;
 pub use entry::{Entry, Standing};

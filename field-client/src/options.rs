@@ -1,5 +1,6 @@
 //! What an embedder may set, with the reasons for the defaults.
 
+use crate::Policy;
 use std::time::Duration;
 use waypost_proto::TopicPrefix;
 
@@ -39,7 +40,10 @@ pub struct Options {
     pub backoff_base: Duration,
     /// The pause is never longer than this. 60 s.
     pub backoff_cap: Duration,
-    /// Fixes that make a track operation. 60; at most [`waypost_proto::TRACK_FIXES_MAX`].
+    /// What of [`Client::fix`](crate::Client::fix) the history keeps, and how wrong the office may be about where the device is
+    /// now. [`Policy::STANDARD`].
+    pub policy: Policy,
+    /// Fixes of [`Client::record`](crate::Client::record) that make a track operation. 60; at most [`waypost_proto::TRACK_FIXES_MAX`].
     pub track_fixes: usize,
     /// The oldest unsaved fix is never older than this: what a power cut may cost of the history. 30 s.
     pub track_age: Duration,
@@ -71,6 +75,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(10),
             backoff_base: Duration::from_millis(500),
             backoff_cap: Duration::from_secs(60),
+            policy: Policy::STANDARD,
             track_fixes: 60,
             track_age: Duration::from_secs(30),
             link: LinkAtStart::Connect,

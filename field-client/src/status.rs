@@ -150,6 +150,8 @@ pub struct Counters {
     pub fixes_thinned: u64,
     /// Fixes that were recorded while the outbox took no positions, and for which there was no room to wait.
     pub fixes_refused: u64,
+    /// Fixes that were left out of the history, as they were not later than one before.
+    pub fixes_late: u64,
     /// How far at most the way that is told is from one of these fixes at its moment; metres, rounded up.
     pub thinning_error_m: u32,
     /// Refused operations that are not listed any more, as there were more than 1,000.

@@ -2,7 +2,7 @@
 
 use crate::fix::{track_from_wire, track_to_wire};
 use crate::wire::{self, RefusalReason};
-use crate::{BadFix, FRAME_BYTES_MAX, Fix, OpNumber, QuickReply, Seq, StreamId, TrackKind};
+use crate::{BadFix, FRAME_BYTES_MAX, Fix, OpNumber, QuickReply, Seq, StreamId, TrackBatch, TrackKind};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use std::num::NonZeroU32;
@@ -65,6 +65,15 @@ pub enum Body {
         /// Travelled or put on file.
         kind: TrackKind,
     },
+    /// Points of a line, or fixes, in bits.
+    Batch {
+        /// One that can be written: see [`Operation::track_batch`].
+        batch: TrackBatch,
+        /// At the last point, 0 to 100 %.
+        battery_pct: Option<u32>,
+        /// Travelled or put on file.
+        kind: TrackKind,
+    },
 }
 
 /// One thing that a device did, without its number and time.
@@ -121,6 +130,28 @@ impl Operation {
         }
     }
 
+    /// Points for the history, and perhaps where the device goes from the last of them. They come to lie on the grid and
+    /// the ticks of the batch, as they will where they are read.
+    ///
+    /// # Errors
+    /// [`BadFix`] where the batch cannot be written.
+    pub fn track_batch(
+        batch: &TrackBatch,
+        battery_pct: Option<u32>,
+        kind: TrackKind,
+    ) -> Result<Self, BadFix> {
+        check_battery(battery_pct)?;
+        let body = Body::Batch {
+            batch: TrackBatch::from_bytes(&batch.to_bytes()?)?,
+            battery_pct,
+            kind,
+        };
+        Ok(Self {
+            body,
+            ..Self::track(Vec::new(), kind)
+        })
+    }
+
     /// The operation for a frame; number and time are the frame's to give.
     pub fn to_wire(&self) -> wire::Operation {
         let mut operation = wire::Operation {
@@ -141,6 +172,17 @@ impl Operation {
                 wire::operation::Body::Template(reply.template)
             }
             Body::Track { fixes, kind } => wire::operation::Body::Track(track_to_wire(fixes, *kind)),
+            Body::Batch {
+                batch,
+                battery_pct,
+                kind,
+            } => wire::operation::Body::Track(wire::Track {
+                // One that cannot be written is a track without positions, which nobody takes.
+                batch: batch.to_bytes().unwrap_or_default(),
+                battery_pct: *battery_pct,
+                recording: *kind == TrackKind::Recording,
+                ..wire::Track::default()
+            }),
         });
         operation
     }
@@ -161,13 +203,17 @@ impl Operation {
                 if stream.is_some() {
                     return Err(RefusalReason::UnknownStream);
                 }
-                let (fixes, kind) = track_from_wire(track).map_err(|bad| match bad {
+                let body = if track.batch.is_empty() {
+                    track_from_wire(track).map(|(fixes, kind)| Body::Track { fixes, kind })
+                } else {
+                    batch_from_wire(track)
+                };
+                body.map_err(|bad| match bad {
                     BadFix::Time => RefusalReason::BadTime,
                     BadFix::OffTheGlobe | BadFix::OutOfRange(_) | BadFix::Columns => {
                         RefusalReason::BadPosition
                     }
-                })?;
-                Body::Track { fixes, kind }
+                })?
             }
             Some(wire::operation::Body::Template(template)) => {
                 stream.ok_or(RefusalReason::UnknownStream)?;
@@ -191,6 +237,37 @@ impl Operation {
             body,
         })
     }
+}
+
+/// A track that holds a batch, and then nothing in its columns.
+fn batch_from_wire(track: &wire::Track) -> Result<Body, BadFix> {
+    let alone = wire::Track {
+        batch: track.batch.clone(),
+        battery_pct: track.battery_pct,
+        recording: track.recording,
+        ..wire::Track::default()
+    };
+    if *track != alone {
+        return Err(BadFix::Columns);
+    }
+    let kind = if track.recording {
+        TrackKind::Recording
+    } else {
+        TrackKind::Travelled
+    };
+    check_battery(track.battery_pct)?;
+    Ok(Body::Batch {
+        batch: TrackBatch::from_bytes(&track.batch)?,
+        battery_pct: track.battery_pct,
+        kind,
+    })
+}
+
+fn check_battery(battery_pct: Option<u32>) -> Result<(), BadFix> {
+    if battery_pct.is_some_and(|battery| battery > 100) {
+        return Err(BadFix::OutOfRange("battery"));
+    }
+    Ok(())
 }
 
 /// First 16 bytes of the SHA-256 over an operation as it is encoded without its number and time, which differ from

@@ -7,8 +7,8 @@ use prost::Message;
 use serde_json::{Value, json};
 use waypost_proto::{
     Author, Body, ContentDigest, Cumulative, EntryBody, Fix, MembershipChange, Motion, Operation, QuickReply,
-    ReceivedEntry, SessionTag, Slot, SlotKind, Stamp, StreamId, Template, TrackKind, groups_digest,
-    number_operations, positions_digest, wire,
+    ReceivedEntry, SessionTag, Slot, SlotKind, Stamp, StreamId, Template, TrackBatch, TrackKind,
+    groups_digest, number_operations, positions_digest, wire,
 };
 
 const HELLO_MS: i64 = 1_764_000_000_123;
@@ -274,6 +274,18 @@ fn up_frames() -> Vec<(&'static str, wire::UpFrame)> {
                 first_op: 9,
                 ops: vec![Operation::track(track, TrackKind::Travelled).to_wire()],
                 ..frame(4)
+            },
+        ),
+        (
+            "a batch of points, with where the device goes",
+            wire::UpFrame {
+                first_op: 10,
+                ops: vec![
+                    Operation::track_batch(&batch(), Some(64), TrackKind::Travelled)
+                        .unwrap()
+                        .to_wire(),
+                ],
+                ..frame(40)
             },
         ),
         (
@@ -734,6 +746,26 @@ fn page() -> wire::EntryPage {
     }
 }
 
+fn batch() -> TrackBatch {
+    let point = |after_s: i64, lat_e7, lon_e7| waypost_proto::Point {
+        at_ms: HELLO_MS / 1_000 * 1_000 + after_s * 1_000,
+        lat_e7,
+        lon_e7,
+        after_gap: false,
+    };
+    TrackBatch {
+        grid: waypost_proto::Grid::ROAD,
+        tick: waypost_proto::Tick::SECOND,
+        leads_on: true,
+        exact: false,
+        points: vec![
+            point(0, 485_120_000, 95_340_000),
+            point(14, 485_122_800, 95_352_000),
+        ],
+        velocity: Some(waypost_proto::Velocity { north: 5, east: 20 }),
+    }
+}
+
 fn meaning_of_stamp(wire: u32) -> Value {
     Stamp::parse(wire).map_or(
         Value::Null,
@@ -746,6 +778,20 @@ fn meaning_of_fix(fix: &Fix) -> Value {
         "at_ms": fix.at_ms, "lat_e7": fix.lat_e7, "lon_e7": fix.lon_e7,
         "speed_cmps": fix.motion.speed_cmps, "course_ddeg": fix.motion.course_ddeg,
         "accuracy_m": fix.accuracy_m, "battery_pct": fix.battery_pct,
+    })
+}
+
+/// As the track vectors say it.
+pub(crate) fn meaning_of_batch(batch: &TrackBatch) -> Value {
+    let points = batch.points.iter().map(|point| {
+        json!({
+            "at_ms": point.at_ms, "lat_e7": point.lat_e7, "lon_e7": point.lon_e7, "after_gap": point.after_gap,
+        })
+    });
+    json!({
+        "grid_e7": batch.grid.step_e7(), "tick_ms": batch.tick.ms(), "leads_on": batch.leads_on,
+        "exact": batch.exact, "points": points.collect::<Vec<_>>(),
+        "velocity_qmps": batch.velocity.map(|velocity| [velocity.north, velocity.east]),
     })
 }
 
@@ -782,6 +828,10 @@ fn meaning_of_up(frame: &wire::UpFrame) -> Value {
                             Body::Reply(reply) => json!({ "reply": meaning_of_reply(reply) }),
                             Body::Track { fixes, kind } => json!({
                                 "track": fixes.iter().map(meaning_of_fix).collect::<Vec<_>>(),
+                                "recording": *kind == TrackKind::Recording,
+                            }),
+                            Body::Batch { batch, battery_pct, kind } => json!({
+                                "batch": meaning_of_batch(batch), "battery_pct": battery_pct,
                                 "recording": *kind == TrackKind::Recording,
                             }),
                         },
@@ -1024,11 +1074,11 @@ fn meaning_of_welcome(welcome: &wire::Welcome) -> Value {
     with("restored", restored, means)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn unhex(text: &str) -> Vec<u8> {
+pub(crate) fn unhex(text: &str) -> Vec<u8> {
     assert!(text.len().is_multiple_of(2), "{text}");
     (0..text.len())
         .step_by(2)

@@ -1,6 +1,7 @@
 //! The subcommands, a file each.
 
 mod backup;
+mod bench;
 mod check_config;
 mod demo;
 mod device;
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Restore(restore::Arguments),
     /// Move the data of a server that does not run to another engine
     Store(store::Arguments),
+    /// Measure what Waypost costs
+    Bench(bench::Arguments),
     /// Say whether the settings fit together, and what they come to
     CheckConfig(check_config::Arguments),
 }
@@ -54,6 +57,7 @@ impl Command {
             Self::Backup(arguments) => backup::run(arguments, format),
             Self::Restore(arguments) => restore::run(arguments, format),
             Self::Store(arguments) => store::run(arguments, format),
+            Self::Bench(arguments) => bench::run(arguments, format),
             Self::CheckConfig(arguments) => check_config::run(&arguments, format),
         }
     }

@@ -210,10 +210,8 @@ fn event(number: u64) -> Event {
 
 fn position(number: u64) -> Position {
     let lat = (number % 90) as f64;
-    Position {
-        fix: Fix::from_degrees(number.cast_signed(), lat, 10.0).expect("a place"),
-        received_ms: number.cast_signed(),
-    }
+    let fix = Fix::from_degrees(number.cast_signed(), lat, 10.0).expect("a place");
+    Position::measured(fix, number.cast_signed())
 }
 
 fn on_a_device(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {

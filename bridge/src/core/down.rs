@@ -17,7 +17,7 @@ use waypost_proto::{Cumulative, DeviceId, Epoch, OpNumber, Stamp, StreamId};
 /// How many entries are read at once for one device.
 const FETCH_ENTRIES: usize = 64;
 /// How many ranges of accepted operations a frame names; the others are named once a gap closes.
-const ACCEPTED_RANGES_MAX: usize = 16;
+pub(super) const ACCEPTED_RANGES_MAX: usize = 16;
 /// How many ranges a device holds above a gap; an entry that would open another waits for its turn.
 const DEVICE_RANGES_MAX: usize = 8;
 /// Where one who listens to a group has no room, so many others at most get what is said on their own topics instead: more copies
@@ -188,6 +188,7 @@ impl Core {
     /// Some timers have run out: what they guard goes again.
     pub fn handle_timeout(&mut self, now: Now) {
         self.wake_pages(now);
+        self.acknowledge_what_is_owed(now);
         while let Some(&(at, device)) = self.timers.first() {
             if at > now.monotonic {
                 break;
@@ -722,6 +723,7 @@ impl Core {
             session.time_told = now.monotonic;
             frame.stamp = session.stamp(now).to_wire();
         }
+        self.ride_along(device, &mut frame);
         metrics::counter!("waypost_bridge_frames_sent_total").increment(1);
         self.outputs
             .push_back(Output::Publish(device, Bytes::from(frame.encode_to_vec())));

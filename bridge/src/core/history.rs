@@ -2,10 +2,10 @@
 
 use super::up::check_fix_time;
 use super::{Core, Now, Ticket};
-use crate::position::Position;
+use crate::position::{Origin, Position, Way, fix_at};
 use crate::service::BridgeError;
 use crate::store::Change;
-use waypost_proto::{DeviceId, Fix};
+use waypost_proto::{DeviceId, Fix, TrackBatch, TrackKind};
 
 /// Whether a message is news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,23 +62,59 @@ impl Core {
 
     /// One record for each time of a device: the same position from two sources is one.
     pub(super) fn add_to_history(&mut self, device: DeviceId, fix: Fix, now: Now) {
-        let position = Position {
-            fix,
-            received_ms: now.wall_ms,
-        };
-        self.mark_position(device, &fix, now);
+        self.add_position(device, Position::measured(fix, now.wall_ms), now);
+    }
+
+    fn add_position(&mut self, device: DeviceId, position: Position, now: Now) {
+        self.mark_position(device, &position.fix, now);
         self.changes.push(Change::AddPosition(device, position));
+    }
+
+    /// The points of a batch. The last one, with its velocity, may be where the device is.
+    pub(super) fn take_batch(
+        &mut self,
+        device: DeviceId,
+        batch: &TrackBatch,
+        battery_pct: Option<u32>,
+        kind: TrackKind,
+        now: Now,
+    ) {
+        let last = batch.points.len().saturating_sub(1);
+        for (index, point) in batch.points.iter().enumerate() {
+            let is_last = index == last;
+            let velocity = batch.velocity.filter(|_| is_last);
+            let was_watched = if index == 0 {
+                batch.leads_on
+            } else {
+                !point.after_gap
+            };
+            let position = Position {
+                fix: fix_at(point, velocity, battery_pct.filter(|_| is_last)),
+                received_ms: now.wall_ms,
+                origin: if batch.exact {
+                    Origin::Measured
+                } else {
+                    Origin::Corner
+                },
+                way: if was_watched { Way::Watched } else { Way::Unknown },
+                velocity,
+            };
+            self.add_position(device, position, now);
+            if is_last && kind == TrackKind::Travelled {
+                self.put_latest(device, position);
+            }
+        }
     }
 
     /// A fix from before the latest one changes nothing: history arrives late.
     pub(super) fn move_latest(&mut self, device: DeviceId, fix: Fix, now: Now) {
-        if !self.is_newest(device, &fix) {
+        self.put_latest(device, Position::measured(fix, now.wall_ms));
+    }
+
+    fn put_latest(&mut self, device: DeviceId, position: Position) {
+        if !self.is_newest(device, &position.fix) {
             return;
         }
-        let position = Position {
-            fix,
-            received_ms: now.wall_ms,
-        };
         self.staged_latest.insert(device, position);
         self.changes.push(Change::PutLatest(device, position));
         self.effects.push(super::Effect::Latest(device, position));

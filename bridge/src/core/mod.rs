@@ -30,6 +30,7 @@ mod session;
 mod space;
 #[cfg(test)]
 mod tests;
+mod unhurried;
 mod up;
 
 use crate::audit::Acting;
@@ -63,6 +64,7 @@ use session::Session;
 pub use space::Space;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
+use unhurried::Haste;
 use waypost_proto::wire::UpFrame;
 use waypost_proto::{
     Cumulative, DeviceId, Epoch, Generation, Incarnation, OpNumber, PersonId, Seq, SessionTag, StreamId, wire,
@@ -324,6 +326,8 @@ pub struct Core {
     announced: BTreeMap<DeviceId, u32>,
     asked_for_hello: BTreeMap<DeviceId, Instant>,
     timers: BTreeSet<(Instant, DeviceId)>,
+    /// When acknowledgements that may wait are said at the latest.
+    owed: BTreeSet<(Instant, DeviceId)>,
     /// When pages may go out that were put off.
     page_waits: BTreeSet<(Instant, DeviceId)>,
     dirty: BTreeSet<DeviceId>,
@@ -380,6 +384,7 @@ enum Effect {
         epoch: Epoch,
         first: u64,
         last: u64,
+        haste: Haste,
     },
     Echo {
         device: DeviceId,
@@ -512,6 +517,7 @@ impl Core {
             announced: BTreeMap::new(),
             asked_for_hello: BTreeMap::new(),
             timers: BTreeSet::new(),
+            owed: BTreeSet::new(),
             page_waits: BTreeSet::new(),
             dirty: BTreeSet::new(),
             group_topics: Subscriptions::LastAsLongAsTheirClients,
@@ -554,7 +560,7 @@ impl Core {
     /// When [`Core::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let first = |timers: &BTreeSet<(Instant, DeviceId)>| timers.first().map(|(at, _)| *at);
-        let sessions = [first(&self.timers), first(&self.page_waits)];
+        let sessions = [first(&self.timers), first(&self.page_waits), first(&self.owed)];
         sessions
             .into_iter()
             .flatten()
@@ -708,6 +714,7 @@ impl Core {
                 epoch,
                 first,
                 last,
+                haste,
             } => {
                 self.ledgers
                     .entry((device, epoch))
@@ -717,13 +724,12 @@ impl Core {
                 if let (Some(first), Some(last)) = (OpNumber::new(first), OpNumber::new(last)) {
                     self.compare_durable(device, epoch, first, last);
                 }
-                if let Some(session) = self
+                if self
                     .sessions
-                    .get_mut(&device)
-                    .filter(|session| session.epoch == epoch)
+                    .get(&device)
+                    .is_some_and(|session| session.epoch == epoch)
                 {
-                    session.ack_due = true;
-                    self.dirty.insert(device);
+                    self.owe_acknowledgement(device, haste);
                 }
             }
             Effect::Echo { device, tag, stream } => {

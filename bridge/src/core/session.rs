@@ -4,6 +4,7 @@ use super::dispute::{Dispute, Outbox, Trust, listed};
 use super::down::Item;
 use super::horizon::Horizon;
 use super::pages::Paging;
+use super::unhurried::{Haste, Owed};
 use super::{Core, Effect, Now};
 use crate::device::{Device, Presence};
 use crate::event::EventKind;
@@ -51,6 +52,10 @@ pub(super) struct Session {
     /// The version of the catalogue.
     pub(super) catalogue: Compared,
     pub(super) ack_due: bool,
+    /// How soon what is taken now is acknowledged.
+    pub(super) haste: Haste,
+    /// Acknowledgements that may wait.
+    pub(super) owed: Owed,
     pub(super) echoes: BTreeSet<StreamId>,
     pub(super) refusals: Vec<wire::Refusal>,
     pub(super) forked_op: Option<OpNumber>,
@@ -344,6 +349,7 @@ impl Core {
 
     /// Whether there was one.
     pub(super) fn end_session(&mut self, device: DeviceId) -> bool {
+        self.owe_nothing(device);
         let Some(session) = self.sessions.remove(&device) else {
             return false;
         };
@@ -423,6 +429,8 @@ impl Core {
             groups: Compared::new(hello.groups_digest),
             catalogue: Compared::new(hello.catalogue),
             ack_due: false,
+            haste: Haste::Now,
+            owed: Owed::default(),
             echoes: BTreeSet::new(),
             refusals: Vec::new(),
             forked_op: None,

@@ -53,7 +53,7 @@ impl Core {
     /// Whether there is room for an operation.
     pub(super) fn check_room(&self, operation: &Operation) -> Result<(), RefusalReason> {
         let (full_from, kind) = match operation.body {
-            Body::Track { .. } => (Space::NoHistory, "history"),
+            Body::Track { .. } | Body::Batch { .. } => (Space::NoHistory, "history"),
             Body::Text(_) | Body::Reply(_) => (Space::NoEntries, "entries"),
         };
         self.check_level(full_from, kind)

@@ -1,6 +1,7 @@
 //! The core driven by plain values: a virtual clock, a store in memory, and writes that complete when a test says so.
 
 mod audit;
+mod batches;
 mod broadcasts;
 mod catalogue;
 mod clocks;

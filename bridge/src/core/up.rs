@@ -2,6 +2,7 @@
 
 use super::dispute::Held;
 use super::session::{Phase, Session};
+use super::unhurried::Haste;
 use super::{Content, Core, Effect, Ledger, Now, Output, Repeated};
 use crate::entry::{Author, Entry, EntryBody, Moment, Rung};
 use crate::event::EventKind;
@@ -215,6 +216,8 @@ impl Core {
         }
         match number_operations(frame) {
             Ok(operations) => {
+                let haste = Haste::of(frame, &operations, now);
+                self.in_haste(device, haste);
                 let mut superseding = 0;
                 for (operation, wire) in operations.into_iter().zip(&frame.ops) {
                     superseding += usize::from(wire.supersedes > 0);
@@ -228,6 +231,7 @@ impl Core {
             }
             Err(error) => self.refuse_frame(device, error.refusal()),
         }
+        self.in_haste(device, Haste::Now);
         for void in &frame.voids {
             self.handle_void(device, void, now);
         }
@@ -339,6 +343,11 @@ impl Core {
                 }
                 return;
             }
+            Body::Batch {
+                batch,
+                battery_pct,
+                kind,
+            } => return self.take_batch(device, &batch, battery_pct, kind, now),
         };
         let stream = content.stream.expect("what is said was parsed with its stream");
         let entry = Entry {
@@ -387,11 +396,16 @@ impl Core {
             epoch,
             taken: staged.clone(),
         });
+        let haste = self
+            .sessions
+            .get(&device)
+            .map_or(Haste::Now, |session| session.haste);
         self.effects.push(Effect::Taken {
             device,
             epoch,
             first,
             last,
+            haste,
         });
         true
     }
@@ -443,6 +457,9 @@ impl Core {
                 Ok(())
             }
             Body::Track { fixes, .. } => fixes.iter().try_for_each(|fix| check_fix_time(fix, now)),
+            Body::Batch { batch, .. } => {
+                (batch.points.iter()).try_for_each(|point| check_time(point.at_ms, now))
+            }
         }
     }
 
@@ -749,7 +766,11 @@ fn superseded_by(frame: &wire::UpFrame) -> Vec<(StreamId, Seq)> {
 }
 
 pub(super) fn check_fix_time(fix: &Fix, now: Now) -> Result<(), RefusalReason> {
-    if (FIX_MS_MIN..=now.wall_ms.saturating_add(FIX_AHEAD_MS_MAX)).contains(&fix.at_ms) {
+    check_time(fix.at_ms, now)
+}
+
+fn check_time(at_ms: i64, now: Now) -> Result<(), RefusalReason> {
+    if (FIX_MS_MIN..=now.wall_ms.saturating_add(FIX_AHEAD_MS_MAX)).contains(&at_ms) {
         Ok(())
     } else {
         Err(RefusalReason::BadTime)

@@ -16,13 +16,15 @@ use crate::group::{Group, GroupId, History};
 use crate::key::ApiKey;
 use crate::once::{Caller, Made, Posted};
 use crate::person::{Person, Role, SignIn};
-use crate::position::Position;
+use crate::position::{Origin, Position, Way};
 use crate::stream::{Member, Membership, Stream, StreamKind};
 use crate::template::{Slot, SlotKind, Template};
 use proptest::prelude::*;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use waypost_proto::{ContentDigest, Cumulative, DeviceId, Epoch, Fix, OpNumber, PersonId, Seq, StreamId};
+use waypost_proto::{
+    ContentDigest, Cumulative, DeviceId, Epoch, Fix, OpNumber, PersonId, Seq, StreamId, Velocity,
+};
 
 /// Opens the same store again, as after a restart.
 type Reopen = Box<dyn Fn() -> Arc<dyn Store>>;
@@ -228,8 +230,10 @@ fn a_restart_keeps_everything_and_counts_as_a_generation() {
         };
         let fix = Fix::from_degrees(123, 41.25, -95.9).unwrap();
         let position = Position {
-            fix,
-            received_ms: 456,
+            origin: Origin::Corner,
+            way: Way::Watched,
+            velocity: Some(Velocity { north: -3, east: 120 }),
+            ..Position::measured(fix, 456)
         };
         let event = Event {
             cursor: 1,
@@ -477,10 +481,7 @@ fn tracks_events_operations_and_keys_are_found_again() {
                 at_ms,
                 ..Fix::from_degrees(0, 1.5, 2.5).unwrap()
             };
-            Position {
-                fix,
-                received_ms: at_ms + 1,
-            }
+            Position::measured(fix, at_ms + 1)
         };
         let (a, b) = (device_id(1), device_id(2));
         let mut changes: Vec<Change> = [-10, -1, 0, 5, 1_000]
@@ -688,13 +689,7 @@ fn what_is_trimmed_is_gone_and_where_each_kind_begins_is_remembered() {
                 at_ms,
                 ..Fix::from_degrees(0, 1.5, 2.5).unwrap()
             };
-            Change::AddPosition(
-                device,
-                Position {
-                    fix,
-                    received_ms: received_day * DAY_MS + 7,
-                },
-            )
+            Change::AddPosition(device, Position::measured(fix, received_day * DAY_MS + 7))
         };
         {
             let store = reopen();

@@ -12,13 +12,13 @@ use crate::group::{Group, GroupId, History};
 use crate::key::ApiKey;
 use crate::once::{Made, Posted};
 use crate::person::{Person, Role, SignIn};
-use crate::position::Position;
+use crate::position::{Origin, Position, Way};
 use crate::stream::{Member, Membership, Stream, StreamKind};
 use crate::template::{QuickReply, Slot, Template};
 use prost::Message;
 use std::net::IpAddr;
 use waypost_proto::{
-    Cumulative, DeviceId, Epoch, Fix, Incarnation, Motion, OpNumber, PersonId, Seq, StreamId,
+    Cumulative, DeviceId, Epoch, Fix, Incarnation, Motion, OpNumber, PersonId, Seq, StreamId, Velocity,
 };
 
 /// Something that is written as a record.
@@ -935,6 +935,13 @@ pub(super) struct PositionRecord {
     battery_pct: Option<u32>,
     #[prost(int64, tag = "8")]
     received_ms: i64,
+    #[prost(bool, tag = "9")]
+    is_corner: bool,
+    #[prost(bool, tag = "10")]
+    was_watched: bool,
+    /// Velocity north and east in 0.25 m/s; both or none.
+    #[prost(sint32, repeated, tag = "11")]
+    velocity: Vec<i32>,
 }
 
 impl Record for Position {
@@ -951,6 +958,11 @@ impl Record for Position {
             accuracy_m: self.fix.accuracy_m,
             battery_pct: self.fix.battery_pct,
             received_ms: self.received_ms,
+            is_corner: self.origin == Origin::Corner,
+            was_watched: self.way == Way::Watched,
+            velocity: (self.velocity)
+                .map(|velocity| vec![velocity.north.into(), velocity.east.into()])
+                .unwrap_or_default(),
         }
     }
 
@@ -966,9 +978,28 @@ impl Record for Position {
             accuracy_m: wire.accuracy_m,
             battery_pct: wire.battery_pct,
         };
+        let velocity = match wire.velocity[..] {
+            [] => None,
+            [north, east] => Some(Velocity {
+                north: north.try_into().ok()?,
+                east: east.try_into().ok()?,
+            }),
+            _ => return None,
+        };
         Some(Self {
             fix,
             received_ms: wire.received_ms,
+            origin: if wire.is_corner {
+                Origin::Corner
+            } else {
+                Origin::Measured
+            },
+            way: if wire.was_watched {
+                Way::Watched
+            } else {
+                Way::Unknown
+            },
+            velocity,
         })
     }
 }

@@ -13,6 +13,8 @@
 //! sent one is made, under a number of the two: all fixes of both while they make a packet ([`PACKET_FIXES`]) and it is
 //! numbers that are short, or else half of them, those that matter most. What the server may have seen
 //! never goes again with another content, which would look like a fork: it stays, or every second such track is given up whole.
+//! A batch, which is a line with a bounded error already, is not thinned further: it is never put together with another, and
+//! goes as what the server may have seen does.
 //! No fix goes that would leave a hole longer than [`HOLE_MAX`]. Numbers that become free are void, as `THINNED`. If the
 //! server has one of them after all, its acknowledgement covers the void and nothing is lost.
 //!
@@ -27,7 +29,7 @@ use prost::Message;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use waypost_proto::wire::{self, VoidReason};
-use waypost_proto::{Fix, OpNumber, TrackKind, track_from_wire, track_to_wire};
+use waypost_proto::{Fix, Motion, OpNumber, Point, TrackBatch, TrackKind, track_from_wire, track_to_wire};
 
 /// Tracks that one step looks at: at most 64 numbers become free with one write.
 const STEP_OPS: usize = 128;
@@ -336,7 +338,7 @@ impl Core {
                 continue;
             };
             let (last, error_m) = (fixes.last().copied(), error_of(item));
-            if item.may_be_known {
+            if item.may_be_known || item.trail.is_some_and(|trail| trail.is_batch) {
                 // Its neighbours are what stays beside it: they keep their ends.
                 open = None;
                 let next = tracks.peek().and_then(|(_, fixes)| fixes.first());
@@ -425,8 +427,23 @@ fn error_of(item: &Item) -> f64 {
 
 fn fixes_of(content: &wire::Operation) -> Option<Vec<Fix>> {
     match &content.body {
+        Some(wire::operation::Body::Track(track)) if !track.batch.is_empty() => {
+            let batch = TrackBatch::from_bytes(&track.batch).ok()?;
+            Some(batch.points.iter().map(fix_at).collect())
+        }
         Some(wire::operation::Body::Track(track)) => track_from_wire(track).ok().map(|(fixes, _)| fixes),
         _ => None,
+    }
+}
+
+fn fix_at(point: &Point) -> Fix {
+    Fix {
+        at_ms: point.at_ms,
+        lat_e7: point.lat_e7,
+        lon_e7: point.lon_e7,
+        motion: Motion::default(),
+        accuracy_m: None,
+        battery_pct: None,
     }
 }
 

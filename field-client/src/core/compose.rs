@@ -2,7 +2,7 @@
 
 use super::clock::nearest_second;
 use super::inbox::Early;
-use super::outbox::{Lane, Outbox, UnderWay};
+use super::outbox::{Lane, Outbox, UnderWay, is_unhurried};
 use super::server_clock::ServerClock;
 use super::session::{Hello, InStep, Positions, SessionState};
 use super::voids::VOIDS_APART_MAX;
@@ -53,7 +53,7 @@ impl Core {
             SessionState::InStep(session) => self.compose(session, now)?,
         };
         let payload = frame.encode_to_vec();
-        let repeated_by_itself = frame.ops.is_empty()
+        let repeated_by_itself = frame.ops.iter().all(is_unhurried)
             && frame.voids.is_empty()
             && frame.hello.is_none()
             && frame.positions.is_none()
@@ -152,6 +152,9 @@ impl Core {
         if !picked.iter().any(is_urgent) && self.window.frames_beside(under_way) > 0 {
             self.pick(Lane::Track, which, now, &mut room, &mut picked);
         }
+        if room.is_used() && frame.hello.is_none() {
+            self.pick_riders(now, &mut room, &mut picked);
+        }
         if early == Early::No && (frame.live.is_some() || !picked.is_empty()) {
             self.fill_cursors(frame, Early::Yes, now, stamped, &mut room);
         }
@@ -176,6 +179,22 @@ impl Core {
             self.counters.ops_sent += 1;
             self.outbox.sent(id, now.mono);
             picked.push(id);
+        }
+    }
+
+    /// Chooses what was lost and leaves with a frame that is due anyway.
+    fn pick_riders(&mut self, now: Now, room: &mut Room, picked: &mut Vec<PostId>) {
+        let riders: Vec<PostId> = self.outbox.riders().collect();
+        for id in riders {
+            let Some(bytes) = self.bytes_in_frame(id, Which::All, Lane::Track, now) else {
+                continue;
+            };
+            if room.take(bytes) {
+                self.counters.ops_repeated += 1;
+                self.counters.ops_sent += 1;
+                self.outbox.sent(id, now.mono);
+                picked.push(id);
+            }
         }
     }
 

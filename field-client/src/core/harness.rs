@@ -437,6 +437,7 @@ pub(super) fn config() -> Config {
         inflight_bytes_max: 16_000,
         locale: "de".to_owned(),
         app: "test 1".to_owned(),
+        policy: super::Policy::STANDARD,
     }
 }
 

@@ -28,9 +28,12 @@ pub(crate) mod keep_alive;
 mod known;
 mod outbox;
 mod pages;
+mod policy;
+mod positions;
 mod receive;
 mod repetition;
 mod restored;
+mod sender;
 mod server_clock;
 mod session;
 mod standing;
@@ -45,6 +48,7 @@ mod scripted_server;
 #[cfg(test)]
 mod tests;
 
+pub use policy::{History, Policy};
 pub use write::PostId;
 
 pub(crate) use bounds::{Fill, NotTaken};
@@ -52,6 +56,7 @@ pub(crate) use clock::{Boot, Moment, Now, Reading, Steady};
 pub(crate) use compose::{Outgoing, Qos};
 pub(crate) use known::{Grant, Topics};
 pub(crate) use pages::{Ask, Paged};
+pub(crate) use sender::{Hearing, Sender};
 pub(crate) use server_clock::{Contact, ServerClock};
 pub(crate) use thinning::{Thinned, thin};
 pub(crate) use write::{
@@ -68,6 +73,7 @@ use inbox::Inbox;
 use known::Known;
 use outbox::{Outbox, State};
 use pages::Pages;
+use positions::InHand;
 use repetition::Repetition;
 use restored::Kept;
 use session::{Session, SessionState};
@@ -98,6 +104,7 @@ pub(crate) struct Config {
     pub(crate) inflight_bytes_max: usize,
     pub(crate) locale: String,
     pub(crate) app: String,
+    pub(crate) policy: Policy,
 }
 
 /// What the store held when the process began.
@@ -116,6 +123,7 @@ pub(crate) struct Loaded {
     pub(crate) groups: Vec<Group>,
     pub(crate) catalogue: StoredCatalogue,
     pub(crate) server_clock: ServerClock,
+    pub(crate) in_hand: Option<wire::Operation>,
 }
 
 /// An operation without its number.
@@ -192,6 +200,8 @@ pub(crate) struct Core {
     /// Of what is under way to the server, for each lane with those above it.
     window: Window,
     live: Option<Fix>,
+    sender: Sender,
+    in_hand: InHand,
     named: BTreeSet<Named>,
     known: Known,
     server_clock: ServerClock,
@@ -207,6 +217,7 @@ impl Core {
     /// outbox turns out to be a copy.
     pub(crate) fn new(config: Config, loaded: Loaded, spare_epoch: Epoch) -> Self {
         let mut inbox = Inbox::default();
+        let config_policy = config.policy;
         let window = Window::new(FRAME_BYTES_TARGET, config.inflight_bytes_max);
         for (stream, cursor) in loaded.cursors {
             inbox.restore(stream, cursor);
@@ -234,6 +245,8 @@ impl Core {
             repetition: Repetition::new(),
             window,
             live: None,
+            sender: Sender::new(config_policy),
+            in_hand: InHand::restored(loaded.in_hand),
             named: loaded.named,
             known: Known::new(loaded.groups, loaded.catalogue),
             server_clock: loaded.server_clock,
@@ -280,6 +293,10 @@ impl Core {
         };
         self.outbox.add(&stored);
         let mut batch = Batch::default();
+        if outbox::is_batch(&stored.content) {
+            // What was in hand is in it.
+            batch.mutations.push(Mutation::InHand(None));
+        }
         batch.mutations.push(Mutation::PutOperation(stored));
         batch.effects.push(Effect::OperationStored(id));
         let ticket = self.write(batch, now).expect("the batch has a mutation");

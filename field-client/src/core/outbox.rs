@@ -18,6 +18,8 @@ use waypost_proto::{ContentDigest, Cumulative, OpNumber, Seq, StreamId, UNDER_WA
 
 /// Contents that are kept in memory; beyond it they are read from the store when their turn comes.
 pub(crate) const CONTENT_BYTES_MAX: usize = 1_000_000;
+/// A larger batch is part of what was gathered offline, and is to be off the device soon: it fills the window like others.
+const UNHURRIED_BYTES_MAX: usize = 300;
 /// Contents that are asked of the store at once.
 const LOAD_BYTES: usize = 32_000;
 
@@ -55,6 +57,24 @@ pub(crate) enum State {
     Parked(RefusalReason),
 }
 
+/// Whether somebody waits for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    Prompt,
+    /// A small batch of points: the server answers in its own time.
+    Unhurried,
+}
+
+impl Pace {
+    fn of(content: &wire::Operation) -> Self {
+        if is_unhurried(content) {
+            Self::Unhurried
+        } else {
+            Self::Prompt
+        }
+    }
+}
+
 /// One operation.
 #[derive(Debug, Clone)]
 pub(crate) struct Item {
@@ -65,6 +85,7 @@ pub(crate) struct Item {
     pub(crate) bytes: usize,
     pub(crate) done: Moment,
     pub(crate) state: State,
+    pub(crate) pace: Pace,
     /// Whether the server may have seen it: sent by this process, or stored by an earlier one.
     pub(crate) may_be_known: bool,
     /// Tells its content from another one; `None` while the content has to be read again.
@@ -109,6 +130,8 @@ pub(crate) struct Trail {
     pub(crate) error_m: f32,
     /// Nothing more of it can go.
     pub(crate) is_thinnest: bool,
+    /// It is as thin as its bound allows: it stays whole, or goes whole.
+    pub(crate) is_batch: bool,
 }
 
 /// What of one stream and class waits and is under way.
@@ -139,6 +162,8 @@ pub(crate) struct Outbox {
     expiring: BTreeSet<PostId>,
     /// When the first of them is over, at the earliest; `None` where that is to be found out, or there is none.
     first_expiry: Option<Instant>,
+    /// Lost, and without hurry: they leave again with the next frame that is due anyway.
+    riders: BTreeSet<PostId>,
     /// Counts hellos.
     session: u64,
 }
@@ -324,8 +349,10 @@ impl Outbox {
     /// The server has it. Returns when it was sent, where it was sent exactly once.
     pub(crate) fn accept(&mut self, id: PostId) -> Option<Instant> {
         self.expiring.remove(&id);
-        let sent_once = match self.items.get(&id)?.state {
-            State::Sent { at, times: 1, .. } => Some(at),
+        let item = self.items.get(&id)?;
+        let sent_once = match item.state {
+            // An answer that takes its time says nothing about the link.
+            State::Sent { at, times: 1, .. } if !item.is_unhurried() => Some(at),
             _ => None,
         };
         self.leave_queue(id);
@@ -378,7 +405,7 @@ impl Outbox {
 
     /// Everything that is under way is due again.
     pub(crate) fn repeat_all(&mut self) {
-        self.repeat(|_, _| true);
+        self.repeat(|_, _, _| true);
     }
 
     /// The server will not have it.
@@ -457,23 +484,70 @@ impl Outbox {
     /// The hello is answered: what was sent before it is due again; what rode with it came with it.
     pub(crate) fn repeat_earlier_sessions(&mut self) {
         let present = self.session;
-        self.repeat(|_, session| session != present);
+        self.repeat(|_, _, session| session != present);
     }
 
     /// What has been under way since `before` or longer is due again.
     pub(crate) fn repeat_sent_before(&mut self, before: Instant) {
-        self.repeat(|at, _| at <= before);
+        self.repeat(|item, at, _| !item.is_unhurried() && at <= before);
+    }
+
+    /// What has been under way without hurry, since a moment for which `due` is true, is due again.
+    pub(crate) fn repeat_unhurried(&mut self, due: impl Fn(Instant) -> bool) {
+        self.repeat(|item, at, _| item.is_unhurried() && due(at));
+    }
+
+    /// When the longest of what is under way without hurry was sent.
+    pub(crate) fn oldest_unhurried(&self) -> Option<Instant> {
+        self.unanswered()
+            .filter(|(item, _)| item.is_unhurried())
+            .map(|(_, at)| at)
+            .min()
+    }
+
+    /// The server has taken what was sent later than these, and not these: they were lost on the way.
+    pub(crate) fn let_ride(&mut self, accepted: &[PostId]) {
+        let sent = |id: &PostId| match self.items.get(id) {
+            Some(Item {
+                pace: Pace::Unhurried,
+                state: State::Sent { at, session, .. },
+                ..
+            }) if *session == self.session => Some(*at),
+            _ => None,
+        };
+        let Some(latest) = accepted.iter().filter_map(sent).max() else {
+            return;
+        };
+        let waiting = self.queues.get(&(Lane::Track, None)).into_iter();
+        let lost: Vec<PostId> = waiting
+            .flat_map(|queue| queue.sent.iter().copied())
+            .filter(|id| !accepted.contains(id) && sent(id).is_some_and(|at| at < latest))
+            .collect();
+        self.riders.extend(lost);
+    }
+
+    /// What leaves with the next frame that is due anyway.
+    pub(crate) fn riders(&self) -> impl Iterator<Item = PostId> + '_ {
+        self.riders.iter().copied()
     }
 
     /// When the longest of what is under way was sent.
     pub(crate) fn oldest_sent(&self) -> Option<Instant> {
-        let under_way = self.queues.values().flat_map(|queue| &queue.sent);
-        under_way
-            .filter_map(|id| match self.items.get(id)?.state {
-                State::Sent { at, .. } => Some(at),
-                _ => None,
-            })
+        self.unanswered()
+            .filter(|(item, _)| !item.is_unhurried())
+            .map(|(_, at)| at)
             .min()
+    }
+
+    fn unanswered(&self) -> impl Iterator<Item = (&Item, Instant)> {
+        let sent = self.queues.values().flat_map(|queue| &queue.sent);
+        sent.filter_map(|id| {
+            let item = self.items.get(id)?;
+            match item.state {
+                State::Sent { at, .. } => Some((item, at)),
+                _ => None,
+            }
+        })
     }
 
     /// Which streams and classes may send now, most important lane first.
@@ -554,6 +628,7 @@ impl Outbox {
         self.waiting_bytes -= item.bytes as u64;
         item.bytes = content.encoded_len();
         item.digest = Some(ContentDigest::of(content).brief());
+        item.pace = Pace::of(content);
         self.waiting_bytes += item.bytes as u64;
         item.trail = Trail::of(content).map(|trail| Trail {
             error_m: error_m as f32,
@@ -575,10 +650,11 @@ impl Outbox {
         };
         item.may_be_known = true;
         self.expiring.remove(&id);
-        *self.inflight.entry(item.lane).or_default() += item.bytes;
+        *self.inflight.entry(item.lane).or_default() += item.weight();
         let queue = self.queues.entry((item.lane, item.stream)).or_default();
         queue.ready.remove(&id);
         queue.sent.insert(id);
+        self.riders.remove(&id);
     }
 
     /// Bytes that are under way in this lane and in those above it.
@@ -639,10 +715,11 @@ impl Outbox {
     fn leave_queue(&mut self, id: PostId) {
         let Some(item) = self.items.get(&id) else { return };
         let key = (item.lane, item.stream);
+        self.riders.remove(&id);
         if let Some(queue) = self.queues.get_mut(&key) {
             queue.ready.remove(&id);
             if queue.sent.remove(&id) {
-                *self.inflight.entry(item.lane).or_default() -= item.bytes;
+                *self.inflight.entry(item.lane).or_default() -= item.weight();
             }
             if queue.ready.is_empty() && queue.sent.is_empty() {
                 self.queues.remove(&key);
@@ -650,19 +727,19 @@ impl Outbox {
         }
     }
 
-    fn repeat(&mut self, due: impl Fn(Instant, u64) -> bool) {
+    fn repeat(&mut self, due: impl Fn(&Item, Instant, u64) -> bool) {
         for queue in self.queues.values_mut() {
             for id in std::mem::take(&mut queue.sent) {
                 let Some(item) = self.items.get_mut(&id) else {
                     continue;
                 };
                 match item.state {
-                    State::Sent { at, session, .. } if !due(at, session) => {
+                    State::Sent { at, session, .. } if !due(item, at, session) => {
                         queue.sent.insert(id);
                     }
                     _ => {
                         item.state = State::Ready;
-                        *self.inflight.entry(item.lane).or_default() -= item.bytes;
+                        *self.inflight.entry(item.lane).or_default() -= item.weight();
                         queue.ready.insert(id);
                     }
                 }
@@ -711,6 +788,7 @@ impl Item {
             stream: StreamId::new(stored.content.stream),
             home: stored.home,
             bytes: stored.content.encoded_len(),
+            pace: Pace::of(&stored.content),
             done: stored.done,
             state: State::Held,
             may_be_known: false,
@@ -738,6 +816,15 @@ impl Item {
         self.expires_in_s > 0 && self.done.age_s(now, server) >= self.expires_in_s
     }
 
+    pub(crate) fn is_unhurried(&self) -> bool {
+        self.pace == Pace::Unhurried
+    }
+
+    /// What it takes of the window.
+    fn weight(&self) -> usize {
+        if self.is_unhurried() { 0 } else { self.bytes }
+    }
+
     pub(crate) fn makes(&self) -> Makes {
         if self.lane == Lane::Track {
             Makes::Nothing
@@ -754,10 +841,25 @@ impl Trail {
                 fixes: u16::try_from(track.lat_e7.len()).unwrap_or(u16::MAX),
                 error_m: 0.0,
                 is_thinnest: false,
+                is_batch: !track.batch.is_empty(),
             }),
             _ => None,
         }
     }
+}
+
+/// Whether an operation is a batch of where the device has been.
+pub(crate) fn is_batch(content: &wire::Operation) -> bool {
+    match &content.body {
+        Some(wire::operation::Body::Track(track)) => !track.batch.is_empty() && !track.recording,
+        _ => false,
+    }
+}
+
+/// Whether it is a small one of where the device has been.
+pub(crate) fn is_unhurried(content: &wire::Operation) -> bool {
+    use prost::Message;
+    is_batch(content) && content.encoded_len() <= UNHURRIED_BYTES_MAX
 }
 
 fn number(number: u64) -> OpNumber {

@@ -301,6 +301,7 @@ impl Core {
             }
         }
         let before = self.outbox.inflight_bytes(Lane::Track);
+        self.outbox.let_ride(&covered);
         let sent: Vec<Instant> = covered
             .into_iter()
             .filter_map(|id| self.accept_one(id, batch, now))

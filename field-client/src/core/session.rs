@@ -2,6 +2,7 @@
 
 use super::compose::FRAME_BYTES_TARGET;
 use super::outbox::UnderWay;
+use super::positions::UNHURRIED_AGAIN;
 use super::write::Batch;
 use super::{Contact, Core, Mutation, Now, SESSION_MAX};
 use std::time::{Duration, Instant};
@@ -140,7 +141,7 @@ impl Core {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next, or a frame is; the past for at once.
     pub(crate) fn poll_timeout(&self, now: Now) -> Option<Instant> {
-        let due = [self.next_end(now), self.session_due(now)];
+        let due = [self.next_end(now), self.session_due(now), self.in_hand_due()];
         due.into_iter().flatten().min()
     }
 
@@ -154,7 +155,8 @@ impl Core {
                     .map(|at| at + self.repetition.interval());
                 let report = self.inbox.next_due(now);
                 let fetch = self.known.fetch_due(self.repetition.interval());
-                [Some(session.hello_again), repetition, report, fetch]
+                let unhurried = self.outbox.oldest_unhurried().map(|at| at + UNHURRIED_AGAIN);
+                [Some(session.hello_again), repetition, unhurried, report, fetch]
                     .into_iter()
                     .flatten()
                     .min()
@@ -165,6 +167,7 @@ impl Core {
     /// Time has passed.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         self.end_what_is_over(now);
+        self.write_in_hand_if_due(now);
         match self.session.state {
             SessionState::Waiting { repeat, .. } if repeat <= now.mono => {
                 self.repetition.expired();
@@ -281,6 +284,12 @@ impl Core {
 
     /// Nothing waits for luck: what has had no answer for the repetition interval is due again.
     fn repeat_what_is_due(&mut self, session: InStep, now: Now) {
+        let oldest = self.outbox.oldest_unhurried();
+        if oldest.is_some_and(|at| at + UNHURRIED_AGAIN <= now.mono) {
+            // With what is nearly due, in the same frame.
+            self.outbox
+                .repeat_unhurried(|at| at + UNHURRIED_AGAIN / 2 <= now.mono);
+        }
         let interval = self.repetition.interval();
         if self
             .oldest_unanswered(session)

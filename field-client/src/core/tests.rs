@@ -6,6 +6,7 @@ mod ends;
 mod known;
 mod pages;
 mod pair;
+mod positions;
 mod restored;
 mod under_way;
 

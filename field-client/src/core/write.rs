@@ -216,6 +216,8 @@ pub(crate) enum Mutation {
     PutServerClock(ServerClock),
     /// What was learnt of networks, whole.
     PutPaths(Vec<StoredPath>),
+    /// Positions that are in no operation yet; `None` where all are.
+    InHand(Option<wire::Operation>),
 }
 
 /// What becomes true when a write is on disk.

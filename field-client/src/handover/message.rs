@@ -468,6 +468,8 @@ pub struct CountersReport {
     pub fixes_thinned: u64,
     /// Fixes for which there was no room at all.
     pub fixes_refused: u64,
+    /// Fixes that were not later than one before.
+    pub fixes_late: u64,
     /// How wrong the history is at most without these fixes, in metres.
     pub thinning_error_m: u32,
     /// Entries stored.
@@ -531,6 +533,7 @@ impl StatusReport {
                 ops_thinned: counters.ops_thinned,
                 fixes_thinned: counters.fixes_thinned,
                 fixes_refused: counters.fixes_refused,
+                fixes_late: counters.fixes_late,
                 thinning_error_m: counters.thinning_error_m,
                 entries_stored: counters.entries_stored,
                 entries_repeated: counters.entries_repeated,

@@ -5,7 +5,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | meta | a name | device, epoch, tag, server, acceptance, next numbers, groups, catalogue, the server's clock, what networks bear |
+//! | meta | a name | device, epoch, tag, server, acceptance, next numbers, groups, catalogue, the server's clock, what networks bear, positions in no operation |
 //! | outbox | name of the operation | number, content, how far it has come |
 //! | voids | first number | count, reason |
 //! | inbox | incarnation, stream, seq | the entry |
@@ -24,11 +24,11 @@ mod paths;
 mod records;
 mod redb;
 
-#[cfg(test)]
 pub(crate) mod memory;
 #[cfg(test)]
 mod suite;
 
+pub(crate) use self::memory::MemoryEngine;
 pub(crate) use self::redb::RedbEngine;
 
 use crate::catalogue::Catalogue;
@@ -173,6 +173,7 @@ const NEXT_POST: &[u8] = b"next_post";
 const GROUPS: &[u8] = b"groups";
 const CATALOGUE: &[u8] = b"catalogue";
 const SERVER_CLOCK: &[u8] = b"server_clock";
+const IN_HAND: &[u8] = b"in_hand";
 
 /// Above every key.
 const END: &[u8] = &[0xff; 32];
@@ -246,6 +247,12 @@ impl<E: Engine> Store<E> {
             server_clock: match self.engine.get(Table::Meta, SERVER_CLOCK)? {
                 Some(record) => ServerClockRecord::read(&record)?,
                 None => ServerClock::default(),
+            },
+            in_hand: match self.engine.get(Table::Meta, IN_HAND)? {
+                Some(record) => Some(
+                    wire::Operation::decode(record.as_slice()).map_err(|_| StoreError::Unreadable("meta"))?,
+                ),
+                None => None,
             },
         };
         self.all(Table::Voids, |key, value| {
@@ -560,6 +567,8 @@ fn apply(transaction: &mut dyn Transaction, device: DeviceId, mutation: &Mutatio
             let record = ServerClockRecord::of(clock).encode_to_vec();
             transaction.put(Table::Meta, SERVER_CLOCK, &record)
         }
+        Mutation::InHand(Some(content)) => transaction.put(Table::Meta, IN_HAND, &content.encode_to_vec()),
+        Mutation::InHand(None) => transaction.delete(Table::Meta, IN_HAND),
     }
 }
 

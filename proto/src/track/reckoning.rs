@@ -24,6 +24,13 @@ impl Velocity {
         }
     }
 
+    /// Of whoever was at one point and then, later, at another.
+    pub fn between(from: &Point, to: &Point) -> Self {
+        let (east, north) = Plane::around(from.lat_e7, from.lon_e7).metres(to.lat_e7, to.lon_e7);
+        let seconds = to.at_ms.saturating_sub(from.at_ms).max(1) as f64 / 1e3;
+        Self::from_mps(north / seconds, east / seconds)
+    }
+
     /// Metres a second towards north and east.
     pub fn mps(self) -> (f64, f64) {
         (

@@ -10,7 +10,7 @@ use crate::store::memory::MemoryDisk;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use waypost_proto::wire::{self, VoidReason};
-use waypost_proto::{Body, ContentDigest, Cumulative, Epoch, Fix, TrackKind, number_operations};
+use waypost_proto::{Body, ContentDigest, Cumulative, Epoch, Fix, Point, TrackKind, number_operations};
 
 /// Between two fixes of the way.
 const STEP_MS: i64 = 10_000;
@@ -76,6 +76,8 @@ struct Ledger {
     taken: Cumulative,
     texts: Vec<String>,
     fixes: BTreeMap<i64, Fix>,
+    /// Of batches, by time.
+    points: BTreeMap<i64, Point>,
     contents: BTreeMap<u64, ContentDigest>,
     voids: BTreeMap<u64, VoidReason>,
 }
@@ -95,6 +97,10 @@ impl Ledger {
                 Body::Text(text) => self.texts.push(text),
                 Body::Track { fixes, .. } => self.fixes.extend(fixes.iter().map(|fix| (fix.at_ms, *fix))),
                 Body::Reply(_) => panic!("no replies are posted here"),
+                Body::Batch { batch, .. } => {
+                    self.points
+                        .extend(batch.points.iter().map(|point| (point.at_ms, *point)));
+                }
             }
         }
         for void in &frame.voids {
