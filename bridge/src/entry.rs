@@ -32,6 +32,9 @@ pub struct Entry {
     pub supersedes: Option<Seq>,
     /// The later one that has taken its place, as far as that is on disk; a store adds it when it reads the entry.
     pub superseded_by: Option<Seq>,
+    /// Of an urgent one of a device: the number of the newest ordinary operation for the same stream, of the same outbox, that
+    /// it overtook and that had not come when it did.
+    pub earlier: Option<OpNumber>,
     /// What it says.
     pub body: EntryBody,
 }

@@ -590,6 +590,15 @@ impl Bridge {
         self.read(move |store| store.entry(stream, seq)).await
     }
 
+    /// Whether messages that the author wrote before an urgent one are still under way; see [`Entry::earlier`].
+    pub async fn earlier_under_way(&self, entry: &Entry) -> Result<bool> {
+        if entry.earlier.is_none() {
+            return Ok(false);
+        }
+        let entry = entry.clone();
+        self.inspect(move |core| core.earlier_under_way(&entry)).await
+    }
+
     /// The names of authors, for people to read; `None` for one who is gone.
     pub async fn author_name(&self, author: Author) -> Result<Option<String>> {
         self.inspect(move |core| core.author_name(author)).await

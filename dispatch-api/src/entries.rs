@@ -29,6 +29,7 @@ use utoipa::ToSchema;
 use waypost_bridge::BridgeError;
 use waypost_bridge::entry::{Entry, NewEntry, Page};
 use waypost_bridge::stream::{Seq, StreamId};
+use waypost_proto::OpNumber;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EntryJson {
@@ -41,6 +42,13 @@ pub(crate) struct EntryJson {
     device_at: Option<Timestamp>,
     server_at: Timestamp,
     urgent: bool,
+    /// The number under which the author's device sent it, in the order of writing; `null` for what people write.
+    author_op: Option<u64>,
+    /// The number of the newest of the author's messages before an urgent one that had not come when that came.
+    earlier_op: Option<u64>,
+    /// Whether it is still under way now: it has neither come nor been given up by the device. No event says that this is
+    /// over; it is with the next entry of that author that is not urgent and has come as far as `earlier_op`.
+    earlier_under_way: bool,
     expires_at: Option<Timestamp>,
     /// Whether that has passed now: it must not be shown as current.
     expired: bool,
@@ -88,6 +96,7 @@ impl TryFrom<u64> for SeqJson {
 
 impl EntryJson {
     pub(crate) async fn new(entry: Entry, names: &mut Names<'_>) -> Result<Self, BridgeError> {
+        let earlier_under_way = names.earlier_under_way(&entry).await?;
         Ok(Self {
             stream: entry.stream.to_string(),
             seq: entry.seq.number(),
@@ -96,6 +105,9 @@ impl EntryJson {
             device_at: entry.accepted.device_ms.map(Timestamp),
             server_at: Timestamp(entry.accepted.server_ms),
             urgent: entry.urgent,
+            author_op: entry.operation.map(|(_, op)| op.number()),
+            earlier_op: entry.earlier.map(OpNumber::number),
+            earlier_under_way,
             expires_at: entry.expires_ms.map(Timestamp),
             expired: entry.expires_ms.is_some_and(|at| at <= now_ms()),
             supersedes: entry.supersedes.map(Seq::number),

@@ -4,7 +4,7 @@ use crate::language::Language;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
-use waypost_bridge::entry::{Author, QuickReply};
+use waypost_bridge::entry::{Author, Entry, QuickReply};
 use waypost_bridge::stream::Member;
 use waypost_bridge::template::{FALLBACK_LOCALE, Rendered};
 use waypost_bridge::{Bridge, BridgeError};
@@ -121,6 +121,11 @@ impl<'a> Names<'a> {
         let name = self.bridge.author_name(author).await?;
         self.known.insert(author, name.clone());
         Ok(name)
+    }
+
+    /// Whether what an urgent entry overtook is still under way.
+    pub(crate) async fn earlier_under_way(&self, entry: &Entry) -> Result<bool, BridgeError> {
+        self.bridge.earlier_under_way(entry).await
     }
 
     /// What a quick reply says; `None` for one of an unknown template.

@@ -10,6 +10,7 @@ mod expiry;
 mod groups;
 mod idempotency;
 mod mqtt_socket;
+mod overtaking;
 mod owntracks;
 mod pages;
 mod people;

@@ -270,8 +270,9 @@ fn check_battery(battery_pct: Option<u32>) -> Result<(), BadFix> {
     Ok(())
 }
 
-/// First 16 bytes of the SHA-256 over an operation as it is encoded without its number and time, which differ from
-/// one repetition to the next. Two operations under one number with different digests mean a forked outbox.
+/// First 16 bytes of the SHA-256 over an operation as it is encoded without its number, its time and what it has
+/// overtaken, which differ from one repetition to the next. Two operations under one number with different digests mean
+/// a forked outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContentDigest(pub [u8; 16]);
 
@@ -281,6 +282,7 @@ impl ContentDigest {
         let bare = wire::Operation {
             gap: 0,
             age_s: 0,
+            earlier: 0,
             ..operation.clone()
         };
         let digest = Sha256::digest(bare.encode_to_vec());
@@ -301,6 +303,9 @@ pub struct NumberedOperation {
     pub op: OpNumber,
     /// Seconds from the doing to the frame's stamp.
     pub age_s: u32,
+    /// The newest ordinary operation of the same stream that an urgent one had overtaken when it left; all of them are before
+    /// it, as those of one stream and class are taken in their order.
+    pub earlier: Option<OpNumber>,
     /// Tells a repetition from a fork.
     pub digest: ContentDigest,
     /// The operation, or why it can never be applied.
@@ -321,9 +326,14 @@ pub fn number_operations(frame: &wire::UpFrame) -> Result<Vec<NumberedOperation>
         next = next
             .checked_add(u64::from(operation.gap))
             .ok_or(UpFrameError::Numbers)?;
+        // A number that cannot be says nothing: for a mark on the screen nobody's words are refused.
+        let overtaken = (operation.urgent && operation.earlier > 0)
+            .then(|| next.checked_sub(operation.earlier.into()))
+            .flatten();
         numbered.push(NumberedOperation {
             op: OpNumber::new(next).ok_or(UpFrameError::Numbers)?,
             age_s: operation.age_s,
+            earlier: overtaken.and_then(OpNumber::new),
             digest: ContentDigest::of(operation),
             content: Operation::from_wire(operation),
         });
@@ -383,11 +393,42 @@ mod tests {
     }
 
     #[test]
+    fn only_an_urgent_operation_names_one_before_it_that_it_has_overtaken() {
+        for (urgent, earlier, named) in [
+            (true, 0, None),
+            (true, 3, Some(7)),
+            (true, 9, Some(1)),
+            (true, 10, None),
+            (true, u32::MAX, None),
+            (false, 3, None),
+        ] {
+            let operation = wire::Operation {
+                urgent,
+                earlier,
+                ..Operation::text(stream(4), "x").to_wire()
+            };
+            let frame = wire::UpFrame {
+                first_op: 10,
+                ops: vec![operation],
+                ..Default::default()
+            };
+            let numbered = number_operations(&frame).unwrap();
+            assert_eq!(
+                numbered[0].earlier,
+                named.and_then(OpNumber::new),
+                "{urgent} {earlier}"
+            );
+            assert!(numbered[0].content.is_ok(), "{urgent} {earlier}");
+        }
+    }
+
+    #[test]
     fn a_repetition_has_the_digest_of_the_first_sending_and_a_fork_has_not() {
         let wire = Operation::text(stream(4), "At the gate").to_wire();
         let repeated = wire::Operation {
             age_s: 600,
             gap: 2,
+            earlier: 1,
             ..wire.clone()
         };
         assert_eq!(ContentDigest::of(&wire), ContentDigest::of(&repeated));

@@ -269,6 +269,18 @@ fn up_frames() -> Vec<(&'static str, wire::UpFrame)> {
             },
         ),
         (
+            "an urgent text that has overtaken others",
+            wire::UpFrame {
+                first_op: 1_234,
+                ops: vec![wire::Operation {
+                    earlier: 2,
+                    urgent: true,
+                    ..Operation::text(stream(4_711), "Brakes failing").to_wire()
+                }],
+                ..frame(10)
+            },
+        ),
+        (
             "a track",
             wire::UpFrame {
                 first_op: 9,
@@ -839,7 +851,11 @@ fn meaning_of_up(frame: &wire::UpFrame) -> Value {
                 ),
                 Err(reason) => json!({ "refused": reason.as_str_name() }),
             };
-            json!({ "op": numbered.op.number(), "age_s": numbered.age_s, "content": content })
+            with(
+                "earlier",
+                numbered.earlier.map(waypost_proto::OpNumber::number),
+                json!({ "op": numbered.op.number(), "age_s": numbered.age_s, "content": content }),
+            )
         })
         .collect();
     let means = json!({

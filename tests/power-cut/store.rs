@@ -193,6 +193,7 @@ fn entry(number: u64) -> Entry {
         reply_stream: None,
         supersedes: None,
         superseded_by: None,
+        earlier: None,
         body: EntryBody::Text(format!("{number:length$}")),
     }
 }

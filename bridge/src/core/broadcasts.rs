@@ -84,6 +84,7 @@ impl Core {
             reply_stream: None,
             supersedes: None,
             superseded_by: None,
+            earlier: None,
             body,
         };
         self.append_entry(entry, Member::Office, now);

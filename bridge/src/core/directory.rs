@@ -199,6 +199,7 @@ impl Core {
             reply_stream: None,
             supersedes: new.supersedes,
             superseded_by: None,
+            earlier: None,
             body,
         };
         self.append_entry(entry, Member::Office, now);

@@ -296,6 +296,7 @@ impl Core {
                 reply_stream: None,
                 supersedes: None,
                 superseded_by: None,
+                earlier: None,
                 body: EntryBody::Membership(device, change),
             };
             self.append_entry(entry, Member::Office, now);

@@ -10,6 +10,7 @@ mod expiry;
 mod forks;
 mod groups;
 mod lanes;
+mod overtaking;
 mod owntracks;
 mod people;
 mod restored;

@@ -289,6 +289,7 @@ impl Core {
         let NumberedOperation {
             op,
             age_s,
+            earlier,
             digest,
             content,
         } = operation;
@@ -365,9 +366,23 @@ impl Core {
             reply_stream: content.reply_stream,
             supersedes: content.supersedes,
             superseded_by: None,
+            earlier: earlier.filter(|&overtaken| !self.is_taken(device, epoch, overtaken)),
             body: said,
         };
         self.append_entry(entry, Member::Device(device), now);
+    }
+
+    /// Whether messages that the author wrote before an urgent one, and for the same stream, are still under way to the server.
+    ///
+    /// What of its number was taken counts once it is on disk, as the entry that it may have become is seen by nobody before.
+    pub fn earlier_under_way(&self, entry: &Entry) -> bool {
+        let (Author::Device(device), Some((epoch, _)), Some(overtaken)) =
+            (entry.author, entry.operation, entry.earlier)
+        else {
+            return false;
+        };
+        let ledger = self.ledgers.get(&(device, epoch));
+        !ledger.is_some_and(|ledger| ledger.durable.contains(overtaken.number()))
     }
 
     /// Whether an operation was applied or is being applied.

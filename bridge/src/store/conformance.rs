@@ -70,6 +70,7 @@ fn entry(stream: u32, number: u64, author: Author) -> Entry {
         reply_stream: (number == 4).then(|| stream_id(9)),
         supersedes: (number == 4).then(|| seq(2)),
         superseded_by: None,
+        earlier: (number == 4).then(|| OpNumber::new(3).unwrap()),
         body: match number {
             5 => EntryBody::Reply(QuickReply {
                 template: 120,

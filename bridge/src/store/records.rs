@@ -474,6 +474,8 @@ pub(super) struct EntryRecord {
     membership: Option<waypost_proto::wire::MembershipChange>,
     #[prost(uint64, tag = "16")]
     supersedes: u64,
+    #[prost(uint64, tag = "17")]
+    earlier: u64,
 }
 
 fn body_from_record(wire: &EntryRecord) -> Option<EntryBody> {
@@ -531,6 +533,7 @@ impl Record for Entry {
             reply_to: self.reply_to.map_or(0, Seq::number),
             reply_stream: self.reply_stream.map_or(0, StreamId::number),
             supersedes: self.supersedes.map_or(0, Seq::number),
+            earlier: self.earlier.map_or(0, OpNumber::number),
             text,
             reply,
             membership,
@@ -559,6 +562,7 @@ impl Record for Entry {
             reply_stream: StreamId::new(wire.reply_stream),
             supersedes: Seq::new(wire.supersedes),
             superseded_by: None,
+            earlier: OpNumber::new(wire.earlier),
             body,
         })
     }

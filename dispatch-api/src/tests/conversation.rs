@@ -45,8 +45,8 @@ async fn the_office_and_a_device_talk() {
         entry,
         json!({
             "stream": stream, "seq": 1, "id": entry["id"], "author": { "id": anna.id.to_string(), "kind": "person", "name": "Person 1" },
-            "device_at": null, "server_at": entry["server_at"], "urgent": false, "expires_at": null, "expired": false,
-            "supersedes": null, "superseded_by": null, "reply_to": null,
+            "device_at": null, "server_at": entry["server_at"], "urgent": false, "author_op": null, "earlier_op": null,
+            "earlier_under_way": false, "expires_at": null, "expired": false, "supersedes": null, "superseded_by": null, "reply_to": null,
             "reply_to_stream": null, "body": { "kind": "text", "text": "Where are you?" },
         })
     );

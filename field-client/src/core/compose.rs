@@ -209,14 +209,18 @@ impl Core {
             // It never leaves: the timer, which is due, gives it up.
             return None;
         }
+        let earlier_bytes = match self.outbox.overtaken(id) {
+            0 => 0,
+            earlier => 1 + prost::length_delimiter_len(earlier as usize),
+        };
         let (bytes, inflight) = (item.bytes, self.outbox.inflight_bytes(lane));
         let window_is_full = inflight > 0 && inflight + bytes > self.window.bytes();
         if (which == Which::Fresh && item.may_be_known) || (lane == Lane::Ordinary && window_is_full) {
             return None;
         }
         self.outbox.content(id)?;
-        // Key and length, the age, and a gap to the operation before of up to two million.
-        Some(bytes + 4 + age_bytes + 4)
+        // Key and length, the age, what it has overtaken, and a gap to the operation before of up to two million.
+        Some(bytes + 4 + age_bytes + earlier_bytes + 4)
     }
 
     fn put_operations(&mut self, frame: &mut wire::UpFrame, mut picked: Vec<PostId>, stamped: Now) {
@@ -296,6 +300,7 @@ fn operation(
     let item = outbox.item(id)?;
     let (op, age_s) = (item.op, item.done.age_s(stamped, server));
     let gap = previous.map_or(0, |previous| op.number() - previous.number() - 1);
+    let earlier = outbox.overtaken(id);
     let content = outbox.content(id)?;
     let gap = u32::try_from(gap).ok()?;
     Some((
@@ -303,6 +308,7 @@ fn operation(
         wire::Operation {
             age_s,
             gap,
+            earlier,
             ..content.clone()
         },
     ))

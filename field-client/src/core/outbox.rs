@@ -568,6 +568,25 @@ impl Outbox {
         keys.iter().filter_map(first).min_by_key(|&(_, id)| id)
     }
 
+    /// How many numbers an urgent operation is after the newest ordinary one of its stream that it has overtaken and that the
+    /// server has not accepted; 0 where there is none.
+    ///
+    /// Whatever was posted before something that leaves is on disk, and so in its queue.
+    pub(crate) fn overtaken(&self, id: PostId) -> u32 {
+        let Some(item) = self.items.get(&id).filter(|item| item.lane == Lane::Urgent) else {
+            return 0;
+        };
+        let before = |waiting: &BTreeSet<PostId>| waiting.range(..id).next_back().copied();
+        let queue = self.queues.get(&(Lane::Ordinary, item.stream));
+        let newest = queue.and_then(|queue| before(&queue.ready).max(before(&queue.sent)));
+        let newest = newest.and_then(|newest| self.items.get(&newest));
+        // So far apart that it does not fit: the mark is not worth its failing.
+        newest.map_or(0, |newest| {
+            let apart = item.op.number().saturating_sub(newest.op.number());
+            u32::try_from(apart).unwrap_or(0)
+        })
+    }
+
     /// Its content; `None` where it has to be loaded first, which is then asked for.
     pub(crate) fn content(&mut self, id: PostId) -> Option<&wire::Operation> {
         if self.items.get(&id)?.content.is_none() {

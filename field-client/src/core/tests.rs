@@ -4,6 +4,7 @@ mod bounds;
 mod clocks;
 mod ends;
 mod known;
+mod overtaking;
 mod pages;
 mod pair;
 mod positions;

@@ -58,7 +58,7 @@ pub(super) struct OperationRecord {
     op: u64,
     #[prost(sint64, tag = "2")]
     done_ms: i64,
-    /// A `wire::Operation` without age and gap.
+    /// A `wire::Operation` without age, gap and what it has overtaken.
     #[prost(bytes = "vec", tag = "3")]
     content: Vec<u8>,
     /// The stream is the office's, whose number is not known yet.

@@ -484,6 +484,7 @@ fn entry(of: StreamId, seq: u64, number: u64, text: String, urgent: bool) -> Ent
         reply_stream: None,
         supersedes: None,
         superseded_by: None,
+        earlier: None,
         body: EntryBody::Text(text),
     }
 }
