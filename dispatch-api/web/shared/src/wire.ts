@@ -174,6 +174,12 @@ export interface Entry {
   device_at: Time | null;
   server_at: Time;
   urgent: boolean;
+  /** The number under which the author's device sent it, in the order of writing. */
+  author_op?: number | null;
+  /** The number of the newest message before an urgent one that had not come when that came. */
+  earlier_op?: number | null;
+  /** Whether that was still under way when the server said so. */
+  earlier_under_way?: boolean;
   expires_at: Time | null;
   /** The later entry that has taken its place. */
   superseded_by?: number | null;

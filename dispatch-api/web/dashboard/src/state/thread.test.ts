@@ -5,6 +5,7 @@ import {
   awaiting,
   emptyThread,
   gapOf,
+  hasOvertaken,
   progressOf,
   standingIn,
   standingLabel,
@@ -225,4 +226,26 @@ test("the_progress_of_an_entry_changes_with_every_receipt_and_with_nothing_else"
   const progress = (one: Thread) => progressOf(one, one.entries[0]!, T0);
   expect(progress(apply(thread, [climbed("read", 1, 1, A)]))).not.toBe(progress(thread));
   expect(progress(withReceipts(thread, 1, [A, B, C].map((member) => receipt({ member }))))).toBe(progress(thread));
+});
+
+test("an_urgent_entry_is_marked_until_what_its_author_wrote_before_it_has_come", () => {
+  const urgent = accepted(3, DRIVER, { urgent: true, author_op: 9, earlier_op: 8, earlier_under_way: true });
+  const other: Member = { id: "7d", kind: "device", name: "Other" };
+  const marked = (...events: FleetEvent[]) => {
+    const thread = apply(empty, [urgent, ...events]);
+    return hasOvertaken(thread, thread.entries.find((one) => one.seq === 3)!);
+  };
+  expect(marked()).toBe(true);
+  expect(marked(accepted(4, DRIVER, { author_op: 7 }))).toBe(true);
+  expect(marked(accepted(4, DRIVER, { author_op: 10, urgent: true }))).toBe(true);
+  expect(marked(accepted(4, other, { author_op: 8 }))).toBe(true);
+  expect(marked(accepted(2, DRIVER, { author_op: 50 }))).toBe(true);
+  expect(marked(accepted(4, ME))).toBe(true);
+  expect(marked(accepted(4, DRIVER, { author_op: 7 }), accepted(5, DRIVER, { author_op: 8 }))).toBe(false);
+  expect(marked(accepted(4, DRIVER, { author_op: 10 }))).toBe(false);
+});
+
+test("an_entry_that_overtook_nothing_or_whose_earlier_ones_had_come_is_not_marked", () => {
+  const thread = apply(empty, [accepted(1, DRIVER), accepted(2, DRIVER, { urgent: true, author_op: 9, earlier_op: 8, earlier_under_way: false })]);
+  expect(thread.entries.map((one) => hasOvertaken(thread, one))).toEqual([false, false]);
 });

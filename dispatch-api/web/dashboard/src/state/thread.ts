@@ -204,6 +204,17 @@ export function isSuperseded(entry: Entry): boolean {
   return (entry.superseded_by ?? null) !== null;
 }
 
+/**
+ * Whether what its author wrote before this urgent entry is still under way. An author's ordinary messages come in their order: one that came
+ * after this entry and was written as late as what it overtook shows that nothing of that is missing, also where the device gave some up.
+ */
+export function hasOvertaken(thread: Thread, entry: Entry): boolean {
+  const overtaken = entry.earlier_op ?? null;
+  if (entry.earlier_under_way !== true || overtaken === null) return false;
+  const isCaughtUp = (other: Entry) => !other.urgent && other.seq > entry.seq && keyOf(other.author) === keyOf(entry.author) && (other.author_op ?? 0) >= overtaken;
+  return !thread.entries.some(isCaughtUp);
+}
+
 /** Whether somebody in the office wrote it. */
 export function isOurs(entry: Entry): boolean {
   return entry.author.kind === "person" || entry.author.kind === "office";
