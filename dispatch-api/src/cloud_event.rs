@@ -129,7 +129,8 @@ pub(crate) struct CloudEventJson<'a> {
 #[serde(untagged)]
 enum DataJson {
     Entry {
-        entry: EntryJson,
+        #[schema(value_type = EntryJson)]
+        entry: Box<EntryJson>,
     },
     /// Everything in `from_seq..=seq` of other authors reached that rung.
     Reached {
@@ -196,7 +197,7 @@ impl<'a> CloudEventJson<'a> {
                 let Some(entry) = state.bridge().entry(*stream, *seq).await? else {
                     return Ok(None);
                 };
-                let entry = EntryJson::new(entry, &mut names).await?;
+                let entry = Box::new(EntryJson::new(entry, &mut names).await?);
                 (format!("stream/{stream}/{seq}"), DataJson::Entry { entry })
             }
             EventKind::EntriesReached {
