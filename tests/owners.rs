@@ -552,9 +552,11 @@ async fn of_two_processes_on_a_state_folder_one_holds_it_and_the_others_hand_ove
         .spawn()
         .unwrap();
     scene.post("are you there").await;
-    let lines = std::io::BufReader::new(listener.stdout.take().unwrap());
-    let heard = tokio::task::spawn_blocking(|| std::io::BufRead::lines(lines).next());
-    let heard: Value = serde_json::from_str(&heard.await.unwrap().unwrap().unwrap()).unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(listener.stdout.take().unwrap()));
+    let reading = tokio::task::spawn_blocking(move || (lines.next(), lines));
+    // Whoever prints into a pipe that nobody reads any more ends.
+    let (heard, _lines) = reading.await.unwrap();
+    let heard: Value = serde_json::from_str(&heard.unwrap().unwrap()).unwrap();
     assert_eq!(heard["body"]["text"], "are you there");
 
     let sent = run(&[&["--json"][..], &driver, &["send", "handed over"]].concat());
