@@ -42,14 +42,15 @@ impl Haste {
     /// How soon the operations of a frame are acknowledged.
     pub(super) fn of(frame: &wire::UpFrame, operations: &[NumberedOperation], now: Now) -> Self {
         let bytes = frame.encoded_len();
-        let alone = wire::UpFrame {
-            stamp: frame.stamp,
-            first_op: frame.first_op,
-            ..wire::UpFrame::default()
-        };
-        let beside = wire::UpFrame {
-            ops: Vec::new(),
-            ..frame.clone()
+        // Small when it is compared: a large frame is not copied for it.
+        let is_alone = || {
+            let alone = wire::UpFrame {
+                stamp: frame.stamp,
+                first_op: frame.first_op,
+                ops: frame.ops.clone(),
+                ..wire::UpFrame::default()
+            };
+            *frame == alone
         };
         let is_batch = |operation: &NumberedOperation| {
             let body = operation.content.as_ref().map(|content| &content.body);
@@ -61,7 +62,7 @@ impl Haste {
                 })
             )
         };
-        if bytes <= FRAME_BYTES_MAX && beside == alone && operations.iter().all(is_batch) {
+        if bytes <= FRAME_BYTES_MAX && operations.iter().all(is_batch) && is_alone() {
             Self::InTime {
                 bytes: bytes / operations.len().max(1),
                 due: now.monotonic + WAIT_MAX,

@@ -150,13 +150,7 @@ impl Core {
         };
         let tag = session.tag;
         for (op, content) in session.dispute.durable(first, last) {
-            self.outputs.push_back(Output::Compare(Repeated {
-                device,
-                tag,
-                epoch,
-                op,
-                content,
-            }));
+            self.compare(device, tag, epoch, op, content);
         }
     }
 

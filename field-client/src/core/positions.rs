@@ -119,18 +119,16 @@ impl Core {
                 Err(_) => self.note_fixes_refused(batch.points.len(), 0.0),
             }
         }
-        while let Some(operation) = self.in_hand.waiting.pop_front() {
-            match self.post(Draft::settled(operation.clone()), now) {
-                Ok(_) => self.in_hand.written(now),
-                Err(why) => {
-                    self.in_hand.waiting.push_front(operation);
-                    if self.in_hand.waiting.len() > WAITING_MAX {
-                        self.in_hand.waiting.pop_front();
-                        self.note_fixes_refused(1, 0.0);
-                    }
-                    return Err(why);
+        while let Some(operation) = self.in_hand.waiting.front().cloned() {
+            if let Err(why) = self.post(Draft::settled(operation), now) {
+                if self.in_hand.waiting.len() > WAITING_MAX {
+                    self.in_hand.waiting.pop_front();
+                    self.note_fixes_refused(1, 0.0);
                 }
+                return Err(why);
             }
+            self.in_hand.waiting.pop_front();
+            self.in_hand.written(now);
         }
         Ok(())
     }

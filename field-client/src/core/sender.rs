@@ -189,12 +189,7 @@ impl Sender {
                 self.line.push(fix.at_ms, fix.lat_e7, fix.lon_e7, within_m);
                 self.collect();
             }
-            History::EveryFix => self.keep(Point {
-                at_ms: fix.at_ms,
-                lat_e7: fix.lat_e7,
-                lon_e7: fix.lon_e7,
-                after_gap: false,
-            }),
+            History::EveryFix => self.keep(Point::from(&fix)),
         }
     }
 
@@ -333,14 +328,14 @@ impl Sender {
                 Velocity::from_mps(mps * course.cos(), mps * course.sin())
             }
             _ if apart_ms == 0 || apart_ms > VELOCITY_MS_MAX => Velocity::default(),
-            _ => Velocity::between(&place_of(before), &place_of(last)),
+            _ => Velocity::between(&before.into(), &last.into()),
         }
     }
 
     /// Whether the fixes of the last ten seconds and more are one place with the noise of a receiver around it.
     fn stands(&self, last: &Fix) -> bool {
         let here = Reckoning {
-            from: place_of(last),
+            from: last.into(),
             velocity: Velocity::default(),
         };
         let error_m = |fix: &Fix| here.error_m(fix.at_ms, fix.lat_e7, fix.lon_e7);
@@ -356,15 +351,6 @@ impl Believed {
     fn look(&mut self, fix: &Fix) {
         self.error_m = self.reckoning.error_m(fix.at_ms, fix.lat_e7, fix.lon_e7);
         self.worst_m = self.worst_m.max(self.error_m);
-    }
-}
-
-fn place_of(fix: &Fix) -> Point {
-    Point {
-        at_ms: fix.at_ms,
-        lat_e7: fix.lat_e7,
-        lon_e7: fix.lon_e7,
-        after_gap: false,
     }
 }
 

@@ -9,6 +9,8 @@ mod bits;
 mod line;
 mod reckoning;
 
+use crate::Fix;
+
 pub use batch::{Grid, Tick};
 pub use line::{Line, LineOptions, Pushed};
 pub use reckoning::{Reckoning, Velocity};
@@ -28,6 +30,18 @@ pub struct Point {
     pub lon_e7: i32,
     /// Nothing was watched on the way here: that it was straight is not known.
     pub after_gap: bool,
+}
+
+impl From<&Fix> for Point {
+    /// Where a fix was measured, and when.
+    fn from(fix: &Fix) -> Self {
+        Self {
+            at_ms: fix.at_ms,
+            lat_e7: fix.lat_e7,
+            lon_e7: fix.lon_e7,
+            after_gap: false,
+        }
+    }
 }
 
 /// Points that travel together.

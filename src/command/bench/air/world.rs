@@ -84,12 +84,7 @@ pub(super) fn drive(trace: &Trace, policy: Policy, loss: f64, seed: u64) -> anyh
 
 /// Where the server's users see the device at a moment.
 fn believed(position: &Position, at_ms: i64) -> Place {
-    let from = Point {
-        at_ms: position.fix.at_ms,
-        lat_e7: position.fix.lat_e7,
-        lon_e7: position.fix.lon_e7,
-        after_gap: false,
-    };
+    let from = Point::from(&position.fix);
     let velocity = position.velocity.unwrap_or_default();
     let (lat_e7, lon_e7) = Reckoning { from, velocity }.place_at(at_ms);
     Place {
