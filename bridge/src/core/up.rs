@@ -302,8 +302,7 @@ impl Core {
             }
             self.check(device, &content, recalled, now)?;
             // Its number is not taken: an acknowledgement means accepted. The device voids it once its driver knows.
-            if !matches!(content.body, Body::Track { .. }) && content.expires_in_s.is_some_and(|s| age_s >= s)
-            {
+            if content.stream.is_some() && content.expires_in_s.is_some_and(|s| age_s >= s) {
                 return Err(RefusalReason::Expired);
             }
             self.check_room(&content)?;

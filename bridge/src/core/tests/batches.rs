@@ -72,6 +72,32 @@ fn corners_of_a_batch_are_the_history_and_say_whether_the_way_to_them_was_watche
 }
 
 #[test]
+fn positions_do_not_expire_whichever_form_they_have() {
+    let (mut world, device) = World::in_session();
+    let track = Operation::track(
+        vec![Fix::from_degrees(START_MS, 40.0, 5.0).unwrap()],
+        TrackKind::Travelled,
+    );
+    let batch = batch(vec![point(30, 400_010_000)]);
+    let batch = Operation::track_batch(&batch, None, TrackKind::Travelled).unwrap();
+    for (op, operation) in (1..).zip([track, batch]) {
+        let late = wire::Operation {
+            expires_in_s: 60,
+            age_s: 3_600,
+            ..operation.to_wire()
+        };
+        let frame = wire::UpFrame {
+            stamp: stamp(1, 0),
+            first_op: op,
+            ops: vec![late],
+            ..Default::default()
+        };
+        world.up(&device, &frame);
+    }
+    assert_eq!(history(&world, &device).len(), 2);
+}
+
+#[test]
 fn the_last_point_of_a_batch_is_where_the_device_is_and_its_velocity_where_it_goes() {
     let (mut world, device) = World::in_session();
     let points = vec![point(0, 400_000_000), point(30, 400_010_000)];
